@@ -1,0 +1,90 @@
+# How a kvgrid target is made: one language level, one set of warnings, includes from the repository's root.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+include(GNUInstallDirs)
+
+if(NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+find_program(KVGRID_CCACHE ccache)
+if(KVGRID_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${KVGRID_CCACHE})
+endif()
+
+function(kvgrid_common target)
+    target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers
+                           $<$<BOOL:${KVGRID_WERROR}>:-Werror>)
+    if(KVGRID_CCACHE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+        target_compile_options(${target} PRIVATE -fpch-preprocess)  # so that ccache can see through precompiled headers
+    endif()
+    if(KVGRID_SANITIZE)
+        target_compile_options(${target} PUBLIC -fsanitize=${KVGRID_SANITIZE} -fno-sanitize-recover=all
+                               -fno-omit-frame-pointer -g1)
+        target_link_options(${target} PUBLIC -fsanitize=${KVGRID_SANITIZE})
+    endif()
+endfunction()
+
+# kvgrid_library(NAME SOURCES a.cpp ... [PUBLIC lib ...] [PRIVATE lib ...])
+function(kvgrid_library name)
+    cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+    add_library(${name} STATIC ${ARG_SOURCES})
+    kvgrid_common(${name})
+    target_link_libraries(${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+endfunction()
+
+function(kvgrid_program name)
+    cmake_parse_arguments(ARG "" "" "SOURCES;PRIVATE" ${ARGN})
+    add_executable(${name} ${ARG_SOURCES})
+    kvgrid_common(${name})
+    target_link_libraries(${name} PRIVATE ${ARG_PRIVATE})
+endfunction()
+
+# kvgrid_bench(NAME SOURCES a_bench.cpp ... PRIVATE lib ...): a program that `./dev bench` runs.
+function(kvgrid_bench name)
+    kvgrid_program(${name} ${ARGN})
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/bench)
+endfunction()
+
+# kvgrid_label_test(NAME LABEL label ... [TIMEOUT 300]): what every CTest test needs, whoever made it.
+#
+#   unit, grid   run in each preset        threads   about threads: under TSan as well
+#   mpi, e2e     start processes: one at a time, and not under a sanitizer
+#
+# Target tests_LABEL builds the programs of a label, where the test's name is a program's.
+function(kvgrid_label_test name)
+    cmake_parse_arguments(ARG "" "TIMEOUT" "LABEL" ${ARGN})
+    if(NOT ARG_TIMEOUT)
+        set(ARG_TIMEOUT 300)
+    endif()
+    if(KVGRID_SANITIZE)
+        math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 4")
+    endif()
+    set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
+    foreach(label IN LISTS ARG_LABEL)
+        if(label STREQUAL "mpi" OR label STREQUAL "e2e")
+            set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+        endif()
+        if(TARGET ${name})
+            add_dependencies(tests_${label} ${name})
+        endif()
+    endforeach()
+endfunction()
+foreach(label unit grid threads mpi e2e)
+    add_custom_target(tests_${label})
+endforeach()
+
+# kvgrid_test(NAME SOURCES a_test.cpp ... PRIVATE lib ... [LABEL unit threads] [TIMEOUT 300]): one CTest test per program.
+function(kvgrid_test name)
+    cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;PRIVATE;LABEL" ${ARGN})
+    if(NOT ARG_LABEL)
+        set(ARG_LABEL unit)
+    endif()
+    kvgrid_program(${name} SOURCES ${ARG_SOURCES} PRIVATE ${ARG_PRIVATE} GTest::gtest GTest::gtest_main)
+    add_test(NAME ${name} COMMAND ${name})
+    kvgrid_label_test(${name} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
