@@ -12,15 +12,25 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 find_program(KVGRID_CCACHE ccache)
 if(KVGRID_CCACHE)
-    set(CMAKE_CXX_COMPILER_LAUNCHER ${KVGRID_CCACHE})
+    # Precompiled headers are cached only with this (ccache's manual, "Precompiled headers"), and with -fpch-preprocess below.
+    set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros ${KVGRID_CCACHE})
+endif()
+
+# The tree is kept free of the warnings of GCC 12 (Debian 12), so only there are they errors; newer compilers have other opinions.
+# Left out: two that see faults in the standard library's own std::variant and std::string (GCC bugs 80635, 105651).
+set(KVGRID_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND KVGRID_WARNINGS -Wno-maybe-uninitialized -Wno-restrict)
+    if(KVGRID_WERROR AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+        list(APPEND KVGRID_WARNINGS -Werror)
+    endif()
 endif()
 
 function(kvgrid_common target)
     target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers
-                           $<$<BOOL:${KVGRID_WERROR}>:-Werror>)
+    target_compile_options(${target} PRIVATE ${KVGRID_WARNINGS})
     if(KVGRID_CCACHE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-        target_compile_options(${target} PRIVATE -fpch-preprocess)  # so that ccache can see through precompiled headers
+        target_compile_options(${target} PRIVATE -fpch-preprocess)
     endif()
     if(KVGRID_SANITIZE)
         target_compile_options(${target} PUBLIC -fsanitize=${KVGRID_SANITIZE} -fno-sanitize-recover=all
@@ -42,12 +52,6 @@ function(kvgrid_program name)
     add_executable(${name} ${ARG_SOURCES})
     kvgrid_common(${name})
     target_link_libraries(${name} PRIVATE ${ARG_PRIVATE})
-endfunction()
-
-# kvgrid_bench(NAME SOURCES a_bench.cpp ... PRIVATE lib ...): a program that `./dev bench` runs.
-function(kvgrid_bench name)
-    kvgrid_program(${name} ${ARGN})
-    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/bench)
 endfunction()
 
 # kvgrid_label_test(NAME LABEL label ... [TIMEOUT 300]): what every CTest test needs, whoever made it.
@@ -87,4 +91,18 @@ function(kvgrid_test name)
     kvgrid_program(${name} SOURCES ${ARG_SOURCES} PRIVATE ${ARG_PRIVATE} GTest::gtest GTest::gtest_main)
     add_test(NAME ${name} COMMAND ${name})
     kvgrid_label_test(${name} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# kvgrid_mpi_test(NAME RANKS n COMMAND program [argument ...]): a program under mpirun. With --enable-recovery a rank's death leaves the
+# others running; its exit status then says nothing, so such a program is judged by what it prints (PASS_REGULAR_EXPRESSION).
+function(kvgrid_mpi_test name)
+    cmake_parse_arguments(ARG "" "RANKS;TIMEOUT" "COMMAND" ${ARGN})
+    list(POP_FRONT ARG_COMMAND program)
+    add_test(NAME ${name}
+        COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none --enable-recovery --mca btl_vader_single_copy_mechanism none
+                -np ${ARG_RANKS} $<TARGET_FILE:${program}> ${ARG_COMMAND})
+    set_tests_properties(${name} PROPERTIES
+        PROCESSORS ${ARG_RANKS} ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+    kvgrid_label_test(${name} LABEL mpi TIMEOUT ${ARG_TIMEOUT})
+    add_dependencies(tests_mpi ${program})
 endfunction()
