@@ -1,0 +1,56 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "comm/rpc/endpoint.h"
+#include "comm/rpc/io_thread.h"
+#include "comm/wire/frame.h"
+#include "core/clock.h"
+#include "core/result.h"
+
+namespace kvgrid::comm {
+
+// One connection to a server, made when first needed and made again (with back-off) after it broke. Calls may be under way in any
+// number up to a bound; replies are matched by request number.
+class Channel {
+  public:
+    using Callback = std::function<void(Result<Frame>)>;
+
+    struct Options {
+        int calls_in_flight_max = 256;                        // beyond it: busy
+        std::size_t unsent_bytes_max = std::size_t{1} << 30;  // beyond it: busy
+        std::chrono::milliseconds backoff_min{10};
+        std::chrono::milliseconds backoff_max{1'000};
+    };
+
+    Channel(IoThread& io, Endpoint endpoint, Options options);
+    Channel(IoThread& io, Endpoint endpoint) : Channel(io, std::move(endpoint), Options{}) {}
+    ~Channel();  // calls that are under way end with `unavailable`. Not from the I/O thread unless no blocking call is under way.
+    Channel(const Channel&) = delete;
+    Channel& operator=(const Channel&) = delete;
+
+    // Sends a request and calls back on the I/O thread, exactly once: with the reply; with the Error that the server answered;
+    // `unavailable` if the connection could not be made in time or broke (it is not known then whether the request was carried
+    // out); or `deadline_exceeded`.
+    // Requests go out in the order of the calls; while a connection is being made they wait, up to their deadlines.
+    void call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline, Callback done);
+
+    // The same, waiting. Not from the I/O thread.
+    Result<Frame> call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline);
+
+    // Sends without wanting a reply, in order with the calls. `busy` if the bound on unsent bytes is reached; `unavailable` if there
+    // is no connection now (nothing is kept for later). From any thread.
+    Status post(MessageType type, std::uint64_t generation, std::string message, Payload payload);
+
+    // Called on the I/O thread each time an established connection is lost (not by ~Channel).
+    void on_disconnect(std::function<void()> callback);
+
+    const Endpoint& endpoint() const;
+
+  private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace kvgrid::comm

@@ -1,0 +1,100 @@
+#include "comm/rpc/io_thread.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "comm/rpc/asio_impl.h"
+#include "core/log.h"
+
+namespace kvgrid::comm {
+namespace {
+
+// A defect that a handler throws must not be outlived by its process: this is the I/O thread's way to die.
+void run(asio::io_context& context) {
+    try {
+        context.run();
+    } catch (const std::exception& defect) {
+        log_error(std::string("the I/O thread ends the process: ") + defect.what());
+        std::terminate();
+    }
+}
+
+}  // namespace
+
+IoThread::IoThread() : impl_(std::make_unique<Impl>()) {
+    impl_->thread = std::thread([&context = impl_->context] { run(context); });
+    pthread_setname_np(impl_->thread.native_handle(), "kvgrid-io");
+}
+
+IoThread::~IoThread() {
+    impl_->context.stop();
+    impl_->thread.join();
+}
+
+void IoThread::post(std::function<void()> work) {
+    asio::post(impl_->context, std::move(work));
+}
+
+bool IoThread::on_this_thread() const {
+    return impl_->context.get_executor().running_in_this_thread();
+}
+
+// The handle that the user holds; what runs is the State, which the pending wait keeps alive.
+class IoThread::Timer {
+  public:
+    struct State {
+        State(IoThread& io_thread, std::chrono::milliseconds time, std::function<void()> task)
+            : io(io_thread), timer(io.impl().context), period(time), work(std::move(task)) {}
+
+        IoThread& io;
+        SteadyTimer timer;  // I/O thread only
+        const std::chrono::milliseconds period;
+        const std::function<void()> work;
+        std::mutex running;  // held while `work` runs
+        std::atomic<bool> stopped = false;
+    };
+
+    explicit Timer(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+    ~Timer() {
+        State& state = *state_;
+        state.stopped = true;
+        if (!state.io.on_this_thread()) std::lock_guard wait_for_a_running_call(state.running);
+        state.io.post([held = state_] { held->timer.cancel(); });
+    }
+
+    static void wait(const std::shared_ptr<State>& state) {
+        state->timer.async_wait([state](error_code error) {
+            if (!error) fire(state);
+        });
+    }
+
+  private:
+    static void fire(const std::shared_ptr<State>& state) {
+        {
+            std::lock_guard lock(state->running);
+            if (state->stopped) return;
+            state->work();
+        }
+        if (state->stopped) return;
+        // A late call does not make the next ones bunch up.
+        state->timer.expires_at(std::max(state->timer.expiry() + state->period, std::chrono::steady_clock::now()));
+        wait(state);
+    }
+
+    std::shared_ptr<State> state_;
+};
+
+std::shared_ptr<IoThread::Timer> IoThread::every(std::chrono::milliseconds period, std::function<void()> work) {
+    auto state = std::make_shared<Timer::State>(*this, period, std::move(work));
+    post([state] {
+        state->timer.expires_after(state->period);
+        Timer::wait(state);
+    });
+    return std::make_shared<Timer>(std::move(state));
+}
+
+}  // namespace kvgrid::comm

@@ -1,0 +1,253 @@
+#include "comm/rpc/server.h"
+
+#include <future>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "comm/rpc/frame_stream.h"
+#include "comm/rpc/listener.h"
+#include "comm/wire/messages.h"
+#include "core/log.h"
+
+namespace kvgrid::comm {
+namespace {
+
+constexpr std::chrono::milliseconds kAcceptRetry{100};
+constexpr std::chrono::hours kNoTimeout{24 * 365};
+
+struct Connection {
+    Connection(ConnectionId number, Socket socket, FrameStream::Limits limits, Executor executor)
+        : id(number),
+          stream(std::make_shared<FrameStream>(std::move(socket), limits, std::make_shared<std::atomic<std::size_t>>(0))),
+          resumed(executor) {}
+
+    const ConnectionId id;
+    const std::shared_ptr<FrameStream> stream;
+    int requests_in_flight = 0;
+    SteadyTimer resumed;  // never expires; cancelled when reading may go on
+};
+using ConnectionPtr = std::shared_ptr<Connection>;
+
+void send_error(FrameStream& stream, std::uint64_t request, const Error& error) {
+    stream.send({.type = MessageType::error, .request = request}, pack(to_wire(error)), {});
+}
+
+}  // namespace
+
+Responder& Responder::operator=(Responder&& other) noexcept {
+    if (this == &other) return *this;
+    Responder dropped(std::move(*this));
+    send_ = std::exchange(other.send_, nullptr);
+    return *this;
+}
+
+Responder::~Responder() {
+    if (send_) fail({Errc::internal, "the request was dropped without an answer"});
+}
+
+void Responder::reply(MessageType type, std::string message, Payload payload) {
+    if (!send_) fatal("a request was answered twice");
+    std::exchange(send_, nullptr)(type, std::move(message), std::move(payload));
+}
+
+void Responder::fail(const Error& error) {
+    reply(MessageType::error, pack(to_wire(error)));
+}
+
+// Lives on the I/O thread, and until the last coroutine that serves one of its connections has ended. What other threads hold of it
+// (responders) goes through the gate, which ~Server shuts.
+struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
+    struct Gate {
+        std::mutex mutex;
+        Impl* open = nullptr;
+    };
+    struct Listening {
+        std::shared_ptr<Acceptor> acceptor;
+        SocketFile file;
+    };
+    struct Answer {
+        ConnectionId connection;
+        std::uint64_t request;
+        MessageType type;
+        std::string message;
+        Payload payload;
+    };
+
+    Impl(IoThread& io_thread, Handlers given_handlers, ServerLimits given_limits)
+        : io(io_thread), handlers(std::move(given_handlers)), limits(given_limits) {}
+
+    Executor executor() const { return io.impl().context.get_executor(); }
+
+    void add(Socket socket);
+    void close_all();
+    Responder responder_for(ConnectionId connection, std::uint64_t request);
+    void answer(Answer answer);
+
+    static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
+    static Task<> serve(std::shared_ptr<Impl> server, ConnectionPtr connection);
+    Task<Error> read_requests(Connection& connection);
+
+    IoThread& io;
+    Handlers handlers;
+    const ServerLimits limits;
+    const std::shared_ptr<Gate> gate = std::make_shared<Gate>();
+    bool closed = false;
+    std::vector<Listening> listening;
+    std::unordered_map<ConnectionId, ConnectionPtr> connections;
+    ConnectionId last_connection = 0;
+    std::atomic<int> connection_count = 0;
+};
+
+Server::Server(IoThread& io, Handlers handlers, ServerLimits limits)
+    : impl_(std::make_shared<Impl>(io, std::move(handlers), limits)) {
+    impl_->gate->open = impl_.get();
+}
+
+Server::~Server() {
+    if (impl_->io.on_this_thread()) fatal("a Server was destroyed on its I/O thread");
+    std::promise<void> closed;
+    impl_->io.post([impl = impl_, &closed] {
+        impl->close_all();
+        closed.set_value();
+    });
+    closed.get_future().wait();
+}
+
+Result<Endpoint> Server::listen(const Endpoint& endpoint, bool allow_remote) {
+    auto listener = open_listener(endpoint, allow_remote);
+    if (!listener.ok()) return listener.error();
+    const int family = listener->endpoint.is_unix() ? AF_UNIX : 0;
+    auto acceptor = std::make_shared<Acceptor>(impl_->executor());
+    acceptor->assign(asio::generic::stream_protocol(family, 0), listener->fd.release());
+    auto file = std::make_shared<SocketFile>(std::move(listener->file));
+    impl_->io.post([impl = impl_, acceptor, file] {
+        if (impl->closed) return;
+        impl->listening.push_back({acceptor, std::move(*file)});
+        start(impl->executor(), Impl::accept_loop(impl, acceptor));
+    });
+    return listener->endpoint;
+}
+
+int Server::connection_count() const {
+    return impl_->connection_count;
+}
+
+void Server::Impl::close_all() {
+    {
+        std::lock_guard lock(gate->mutex);
+        gate->open = nullptr;
+    }
+    closed = true;
+    handlers = {};
+    for (Listening& listener : listening) listener.acceptor->close();
+    listening.clear();
+    for (auto& [id, connection] : connections) {
+        connection->stream->close();
+        connection->resumed.cancel();
+    }
+}
+
+// ---- connections
+
+Task<> Server::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor) {
+    while (!server->closed) {
+        error_code error;
+        Socket socket = co_await acceptor->async_accept(asio::redirect_error(use_task, error));
+        if (server->closed) break;
+        if (!error) {
+            server->add(std::move(socket));
+        } else if (error != asio::error::connection_aborted) {
+            log_error("cannot accept a connection: " + error.message());
+            SteadyTimer pause(server->executor(), kAcceptRetry);  // descriptors or memory are short: do not spin
+            co_await pause.async_wait(asio::redirect_error(use_task, error));
+        }
+    }
+}
+
+void Server::Impl::add(Socket socket) {
+    const FrameStream::Limits stream_limits{limits.unsent_bytes_max, limits.frame_timeout};
+    auto connection = std::make_shared<Connection>(++last_connection, std::move(socket), stream_limits, executor());
+    if (static_cast<int>(connections.size()) >= limits.connections_max) {
+        send_error(*connection->stream, 0,
+                   {Errc::busy, "all " + std::to_string(limits.connections_max) + " connections are taken"});
+        connection->stream->close();
+        return;
+    }
+    connections.emplace(connection->id, connection);
+    ++connection_count;
+    start(executor(), serve(shared_from_this(), connection));
+}
+
+Task<> Server::Impl::serve(std::shared_ptr<Impl> server, ConnectionPtr connection) {
+    const Error end = co_await server->read_requests(*connection);
+    if (end.code != Errc::unavailable && !server->closed) {
+        log_warn("closing a connection: " + end.to_string());
+        send_error(*connection->stream, connection->stream->rejected_request(), end);
+        co_await connection->stream->linger();
+    }
+    connection->stream->close();
+    server->connections.erase(connection->id);
+    --server->connection_count;
+    if (server->handlers.on_disconnect) server->handlers.on_disconnect(connection->id);
+}
+
+// Hands requests to the handler until the connection ends; returns why it did.
+Task<Error> Server::Impl::read_requests(Connection& connection) {
+    while (!closed) {
+        if (connection.requests_in_flight >= limits.requests_in_flight_max) {
+            error_code cancelled;
+            connection.resumed.expires_at(Deadline::max());
+            co_await connection.resumed.async_wait(asio::redirect_error(use_task, cancelled));
+            continue;
+        }
+        auto frame = co_await connection.stream->read();
+        if (!frame.ok()) co_return frame.error();
+        if (closed) break;
+        const FrameHeader& header = frame->header;
+        if (!is_request(header.type)) {
+            co_return Error{Errc::corrupt, std::string(name_of(header.type)) + " is an answer, no request"};
+        }
+        const TimePoint arrival = std::chrono::steady_clock::now();
+        const Deadline deadline =
+            header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
+        ++connection.requests_in_flight;
+        Responder responder = responder_for(connection.id, header.request);
+        handlers.on_request({std::move(*frame), connection.id, deadline}, std::move(responder));
+    }
+    co_return Error{Errc::unavailable, "the server is closed"};
+}
+
+// ---- answers
+
+Responder Server::Impl::responder_for(ConnectionId connection, std::uint64_t request) {
+    return Responder([held = gate, connection, request](MessageType type, std::string message, Payload payload) {
+        Answer answer{connection, request, type, std::move(message), std::move(payload)};
+        std::unique_lock lock(held->mutex);
+        Impl* const impl = held->open;
+        if (impl == nullptr) return;
+        if (impl->io.on_this_thread()) {
+            lock.unlock();  // only this thread shuts the gate
+            return impl->answer(std::move(answer));
+        }
+        impl->io.post([self = impl->shared_from_this(), answer = std::move(answer)]() mutable {
+            self->answer(std::move(answer));
+        });
+    });
+}
+
+void Server::Impl::answer(Answer answer) {
+    const auto found = connections.find(answer.connection);
+    if (found == connections.end()) return;
+    Connection& connection = *found->second;
+    if (connection.requests_in_flight-- == limits.requests_in_flight_max) connection.resumed.cancel();
+    if (answer.request == 0) return;
+    if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
+        log_error("an answer cannot be sent: " + lengths.error().message);
+        return send_error(*connection.stream, answer.request, {Errc::internal, "answer too long: " + lengths.error().message});
+    }
+    connection.stream->send({.type = answer.type, .request = answer.request}, std::move(answer.message),
+                            std::move(answer.payload));
+}
+
+}  // namespace kvgrid::comm

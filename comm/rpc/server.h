@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "comm/rpc/endpoint.h"
+#include "comm/rpc/io_thread.h"
+#include "comm/wire/frame.h"
+#include "core/clock.h"
+#include "core/result.h"
+
+namespace kvgrid::comm {
+
+using ConnectionId = std::uint64_t;
+
+// Answers one request, once, from any thread. Dropping it unanswered answers `internal`. Where the request wanted no reply
+// (request number 0) answering does nothing.
+class Responder {
+  public:
+    using Send = std::function<void(MessageType, std::string message, Payload payload)>;
+
+    Responder() = default;
+    explicit Responder(Send send) : send_(std::move(send)) {}
+    Responder(Responder&& other) noexcept : send_(std::exchange(other.send_, nullptr)) {}
+    Responder& operator=(Responder&& other) noexcept;
+    ~Responder();
+
+    void reply(MessageType type, std::string message, Payload payload = {});
+    void fail(const Error& error);
+
+  private:
+    Send send_;
+};
+
+struct Request {
+    Frame frame;
+    ConnectionId connection = 0;
+    Deadline deadline;  // arrival + the caller's time-out; far away if it set none
+};
+
+struct ServerLimits {
+    int connections_max = 1024;
+    int requests_in_flight_max = 64;                    // of one connection; reading pauses at it (back-pressure)
+    std::size_t unsent_bytes_max = std::size_t{1} << 30;  // of one connection; a reader this slow is disconnected
+    std::chrono::milliseconds frame_timeout{30'000};    // from a frame's first byte to its last
+};
+
+// Accepts connections and hands whole, checked frames to a handler, on the I/O thread.
+class Server {
+  public:
+    struct Handlers {
+        std::function<void(Request, Responder)> on_request;
+        std::function<void(ConnectionId)> on_disconnect;  // after the connection's last request
+    };
+
+    Server(IoThread& io, Handlers handlers, ServerLimits limits = {});
+    ~Server();  // closes everything; no handler runs afterwards. Not from the I/O thread.
+    Server(const Server&) = delete;
+    Server& operator=(const Server&) = delete;
+
+    // Opens a listener and returns the endpoint as bound (with its port). Refuses a non-loopback address unless `allow_remote`.
+    // A stale Unix socket file is replaced; one that somebody listens on is refused. Several listeners may be open.
+    Result<Endpoint> listen(const Endpoint& endpoint, bool allow_remote = false);
+
+    int connection_count() const;
+
+  private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace kvgrid::comm
