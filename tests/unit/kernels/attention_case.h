@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/attention.h"
+
+namespace kvgrid::kernels {
+
+// One sequence of a test batch. Its newest `query_count` tokens ask; where it is split over `part_count` sequence
+// parts, only the pages of part `part` are there.
+struct TestItem {
+    int length = 0;
+    int query_count = 1;
+    std::int64_t window = 0;
+    std::int64_t sinks = 0;
+    int part_count = 1;
+    int part = 0;
+};
+
+struct TestShape {
+    Dtype dtype = Dtype::f32;
+    int head_dim = 64;
+    int kv_heads = 2;
+    int group = 3;
+    float soft_cap = 0;
+    bool strictly_earlier = false;
+    double key_size = 1;  // standard deviation of the elements of K
+    std::vector<TestItem> items;
+
+    std::string to_string() const;
+};
+
+// A batch in memory: random q, K and V out of `seed`; pages in random order; slots that hold no token, rows that no
+// item names and all outputs are NaN.
+class AttentionCase {
+  public:
+    AttentionCase(const TestShape& shape, std::uint64_t seed);
+    AttentionCase(const AttentionCase&) = delete;
+    AttentionCase& operator=(const AttentionCase&) = delete;
+
+    Attention work();
+    void set_key(int item, int kv_head, int token, const std::vector<float>& values);
+    void set_value(int item, int kv_head, int token, const std::vector<float>& values);
+    void set_query(int item, int query, int head, const std::vector<float>& values);
+
+    // Runs attention_cpu into poisoned outputs, then compares every row with the reference, and that other rows are
+    // untouched.
+    void run_and_compare(ThreadPool& threads);
+
+    const std::vector<float>& partial() const { return partial_; }
+    const std::vector<float>& lse() const { return lse_; }
+    std::size_t output_row(int item, int query, int head) const;
+
+  private:
+    struct Tolerance {
+        double partial, lse;
+    };
+    void fill_pages(int item, std::vector<std::uint32_t>& free_pages, std::uint64_t seed);
+    std::byte* page_of(int item, int kv_head, int token);
+    Tolerance tolerance() const;
+    void compare_row(std::size_t row, const std::vector<double>& partial, const std::vector<double>& lse) const;
+
+    TestShape shape_;
+    std::vector<std::vector<std::vector<PageEntry>>> pages_;  // [item][kv_head]
+    std::vector<std::vector<std::span<const PageEntry>>> streams_;
+    std::vector<AttentionItem> items_;
+    int row_count_ = 0;
+    std::vector<std::byte> slab_;
+    std::vector<std::byte> q_;
+    std::vector<float> partial_;
+    std::vector<float> lse_;
+    double query_norm_max_ = 0, key_norm_max_ = 0, value_max_ = 0;
+};
+
+}  // namespace kvgrid::kernels
