@@ -1,0 +1,180 @@
+// The lead gives operations one order, cuts tensors to each rank's heads, bounds its queue, and ends everything when the grid breaks.
+// Nothing runs here: the links only remember what was sent, and the test says when an operation is done.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "worker/head_slices.h"
+#include "worker/lead.h"
+
+namespace kvgrid::worker {
+namespace {
+
+struct RememberingLinks final : GridLinks {
+    explicit RememberingLinks(int ranks) : sent(ranks) {}
+    int rank_count() const override { return static_cast<int>(sent.size()); }
+    Status send(int rank, const Operation& operation) override {
+        if (rank == broken_rank) return {Errc::unavailable, "no connection"};
+        sent[rank].push_back(operation);
+        return {};
+    }
+    std::vector<std::vector<Operation>> sent;
+    int broken_rank = -1;
+};
+
+ModelSpec spec_of(int query_heads, int kv_heads) {
+    ModelSpec spec{.name = "m", .layers = {{0}, {1}}, .query_heads = query_heads, .kv_heads = kv_heads, .head_dim = 32,
+                   .dtype = Dtype::f32, .scale = 1};
+    return validated(spec).value();
+}
+
+constexpr ModelId kModel{1};
+const Lead::Done kIgnore = [](OperationResult) {};
+
+struct LeadTest : testing::Test {
+    LeadTest() { add_model(); }
+
+    void add_model() {
+        lead.submit(AddModel{kModel, spec, {2, 2}, 0}, kIgnore);
+        lead.completed(++number, {});
+    }
+    StepId begin(std::uint64_t sequence, int tokens, Lead::Owner owner = 1) {
+        StepId id;
+        lead.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{sequence}, tokens}}}, owner,
+                   [&](StepId step, OperationResult) { id = step; });
+        lead.completed(++number, {});
+        return id;
+    }
+    comm::Payload tensors(int tokens, std::byte fill = {}) const {
+        return comm::Payload::own(std::vector<std::byte>(call_tensor_bytes(spec, true, true, tokens), fill));
+    }
+
+    const ModelSpec spec = spec_of(6, 3);
+    RememberingLinks links{4};
+    Lead lead{links};
+    std::uint64_t number = 0;  // of the operation completed last
+};
+
+TEST_F(LeadTest, NumbersAreConsecutiveAndTheSameOnEveryRank) {
+    for (int i = 0; i < 5; ++i) {
+        lead.submit(CloseSequence{SequenceId{1}}, kIgnore);
+        lead.completed(++number, {});
+    }
+    for (const auto& operations : links.sent) {
+        ASSERT_EQ(operations.size(), 6u);
+        for (std::size_t i = 0; i < operations.size(); ++i) EXPECT_EQ(operations[i].number, i + 1);
+    }
+}
+
+TEST_F(LeadTest, OnlyAFewOperationsAreUnderWayAtOnce) {
+    for (int i = 0; i < 10; ++i) lead.submit(CloseSequence{SequenceId{1}}, kIgnore);
+    EXPECT_EQ(links.sent[0].size(), 1u + Lead::kInFlightMax);
+    lead.completed(++number, {});
+    EXPECT_EQ(links.sent[0].size(), 2u + Lead::kInFlightMax);
+}
+
+TEST_F(LeadTest, AFullQueueIsBusyButStepsCanAlwaysEnd) {
+    const StepId step = begin(1, 1);
+    const std::size_t sent_before = links.sent[0].size();
+    std::size_t busy = 0;
+    const auto count_busy = [&](OperationResult result) { busy += !result.status && result.status.error() == Errc::busy; };
+    for (std::size_t i = 0; i < Lead::kQueueMax + Lead::kInFlightMax + 3; ++i) lead.submit(CloseSequence{SequenceId{1}}, count_busy);
+    EXPECT_EQ(busy, 3u);
+    lead.abort(step, count_busy);
+    EXPECT_EQ(busy, 3u);
+    EXPECT_EQ(links.sent[0].size(), sent_before + Lead::kInFlightMax);
+}
+
+TEST_F(LeadTest, WaitingLayerCallsLeaveTogetherAndResultsAreCutApart) {
+    const StepId a = begin(1, 1), b = begin(2, 2), c = begin(3, 3);
+    lead.submit(ReportOccupancy{}, kIgnore);
+    lead.submit(ReportOccupancy{}, kIgnore);  // both places are taken
+    std::vector<std::size_t> got;
+    for (auto [step, tokens] : {std::pair{a, 1}, {b, 2}, {c, 3}}) {
+        lead.layer(step, 0, tensors(tokens), [&](OperationResult result) { got.push_back(result.tensors.size()); });
+    }
+    lead.completed(++number, {});
+    const auto& sent = links.sent[0].back();
+    EXPECT_EQ(std::get<RunLayer>(sent.body).steps, (std::vector{a, b, c}));
+    EXPECT_EQ(lead.counters().layer_calls, 1u);
+    EXPECT_EQ(lead.counters().merged_layer_calls, 3u);
+    lead.completed(++number, {});
+    OperationResult result;
+    const std::size_t row = spec.query_heads * spec.row_bytes();
+    result.tensors = comm::Payload::own(std::vector<std::byte>(6 * row));
+    lead.completed(++number, std::move(result));
+    EXPECT_EQ(got, (std::vector<std::size_t>{row, 2 * row, 3 * row}));
+}
+
+TEST_F(LeadTest, ACallDoesNotOvertakeAnEarlierOneOfItsOwnStep) {
+    const StepId a = begin(1, 1), b = begin(2, 1);
+    lead.layer(b, 0, tensors(1), kIgnore);
+    lead.completed(++number, {});
+    lead.submit(ReportOccupancy{}, kIgnore);
+    lead.submit(ReportOccupancy{}, kIgnore);
+    lead.layer(a, 0, tensors(1), kIgnore);
+    lead.layer(b, 1, tensors(1), kIgnore);
+    lead.layer(a, 1, tensors(1), kIgnore);  // must come after a's layer 0: it may join b's layer 1 only behind that
+    while (links.sent[0].size() > number) lead.completed(++number, {});
+    std::vector<std::pair<int, std::vector<StepId>>> layers;
+    for (const auto& operation : links.sent[0]) {
+        if (const auto* layer = std::get_if<RunLayer>(&operation.body)) layers.emplace_back(layer->layer, layer->steps);
+    }
+    const std::vector<std::pair<int, std::vector<StepId>>> expected = {{0, {b}}, {0, {a}}, {1, {b, a}}};
+    EXPECT_EQ(layers, expected);
+}
+
+TEST_F(LeadTest, EachRankGetsItsHeads) {
+    const StepId step = begin(1, 2);
+    std::vector<std::byte> bytes;
+    const auto mark = [&](int heads, int base) {
+        for (int token = 0; token < 2; ++token) {
+            for (int head = 0; head < heads; ++head) bytes.insert(bytes.end(), spec.row_bytes(), std::byte(base + 10 * token + head));
+        }
+    };
+    mark(6, 0), mark(3, 100), mark(3, 200);
+    lead.layer(step, 0, comm::Payload::own(bytes), kIgnore);
+    const auto heads_of = [&](int rank) {
+        std::vector<int> heads;
+        const auto sent = links.sent[rank].back().tensors.bytes();
+        for (std::size_t at = 0; at < sent.size(); at += spec.row_bytes()) heads.push_back(std::to_integer<int>(sent[at]));
+        return heads;
+    };
+    // Head part 0 (ranks 0, 1) has KV heads 0 and 1, so query heads 0 to 3; head part 1 (ranks 2, 3) has KV head 2.
+    const std::vector<int> part0 = {0, 1, 2, 3, 10, 11, 12, 13, 100, 101, 110, 111, 200, 201, 210, 211};
+    const std::vector<int> part1 = {4, 5, 14, 15, 102, 112, 202, 212};
+    EXPECT_EQ(heads_of(0), part0);
+    EXPECT_EQ(heads_of(1), part0);
+    EXPECT_EQ(heads_of(2), part1);
+    EXPECT_EQ(heads_of(3), part1);
+}
+
+TEST_F(LeadTest, ABrokenLinkEndsEverythingWithItsReason) {
+    begin(1, 1);
+    links.broken_rank = 3;
+    std::vector<Error> errors;
+    const auto remember = [&](OperationResult result) { errors.push_back(result.status.error()); };
+    lead.submit(ReportOccupancy{}, remember);
+    lead.submit(ReportOccupancy{}, remember);
+    ASSERT_EQ(errors.size(), 2u);
+    for (const Error& error : errors) {
+        EXPECT_EQ(error, Errc::peer_lost);
+        EXPECT_NE(error.message.find("rank 3"), std::string::npos);
+    }
+    EXPECT_EQ(lead.open_step_count(), 0u);
+}
+
+TEST_F(LeadTest, ModelsThatTheGridRefusedAreForgotten) {
+    lead.submit(AddModel{ModelId{2}, spec, {2, 2}, 0}, kIgnore);
+    OperationResult refused;
+    refused.status = Error{Errc::no_room, "full"};
+    lead.completed(++number, refused);
+    Errc code{};
+    lead.begin({.step = {}, .model = ModelId{2}, .kind = StepKind::attend, .parts = {{SequenceId{1}, 1}}}, 1,
+               [&](StepId, OperationResult result) { code = result.status.error().code; });
+    EXPECT_EQ(code, Errc::not_found);
+}
+
+}  // namespace
+}  // namespace kvgrid::worker

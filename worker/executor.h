@@ -1,0 +1,57 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "comm/collective/collective.h"
+#include "worker/join.h"
+#include "worker/operation.h"
+#include "worker/shard.h"
+
+namespace kvgrid::worker {
+
+// Applies operations to one rank's shard, in the lead's order, and makes whole what the ranks did in parts.
+//
+//   Threads    one: the collective's.
+//   Agreement  where ranks may differ (AddModel, BeginStep: room), they agree by an all-reduce and all take the operation back if one
+//              of them refused. Everything else is refused by all or by none, without a message.
+//   Errors     after a collective has failed, this grid is broken: every further operation is refused with peer_lost. The shard stays
+//              as it is, readable by its owner.
+class Executor {
+  public:
+    static constexpr int kLeadRank = 0;
+
+    // `operation_timeout` bounds how long the ranks wait for one another in one operation.
+    Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout);
+
+    OperationResult apply(const Operation& operation);
+
+  private:
+    OperationResult run(const AddModel& add);
+    OperationResult run(const OpenSequence& open);
+    OperationResult run(const ForkSequence& fork);
+    OperationResult run(const CloseSequence& close);
+    OperationResult run(const TruncateSequence& truncate);
+    OperationResult run(const SetWindow& set);
+    OperationResult run(const BeginStep& begin);
+    OperationResult run(const RunLayer& layer);
+    OperationResult run(const CommitStep& commit);
+    OperationResult run(const AbortStep& abort);
+    OperationResult run(const ReadKv& read);
+    OperationResult run(const InspectSequence& inspect);
+    OperationResult run(const ReportOccupancy& report);
+
+    bool is_lead() const { return collective_.rank() == kLeadRank; }
+    OperationResult broken(const Error& cause);
+    Deadline deadline() const { return deadline_in(operation_timeout_); }
+
+    Shard& shard_;
+    comm::Collective& collective_;
+    Join join_;
+    const std::chrono::milliseconds operation_timeout_;
+    const Operation* current_ = nullptr;
+    bool broken_ = false;
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,157 @@
+#include "worker/grid_side.h"
+
+#include <fmt/format.h>
+
+#include "comm/wire/kvgrid.pb.h"
+#include "comm/wire/messages.h"
+#include "core/log.h"
+#include "worker/operation_wire.h"
+
+namespace kvgrid::worker {
+
+using comm::MessageType;
+
+namespace {
+
+constexpr std::chrono::milliseconds kLinkTimeout{5'000};
+constexpr std::chrono::milliseconds kLinkRetry{20};
+
+std::vector<WorkerId> workers_of(const MembershipView& view) {
+    std::vector<WorkerId> workers;
+    for (const MemberAddress& member : view.members) workers.push_back(member.worker);
+    return workers;
+}
+
+}  // namespace
+
+// Sends rank 0's operations to the executor of this process, the others' over their channels.
+struct GridSide::Links final : GridLinks {
+    explicit Links(GridSide& side) : side_(side) {}
+
+    int rank_count() const override { return static_cast<int>(side_.view_.members.size()); }
+
+    Status send(int rank, const Operation& operation) override {
+        if (rank == 0) {
+            side_.apply_(operation);
+            return {};
+        }
+        if (packed_number_ != operation.number) {
+            packed_ = pack_operation(operation);
+            packed_number_ = operation.number;
+        }
+        return side_.peers_[rank - 1]->post(MessageType::operation, side_.generation().value, packed_, operation.tensors);
+    }
+
+  private:
+    GridSide& side_;
+    std::string packed_;  // of the operation sent last: its message is the same for all peers
+    std::uint64_t packed_number_ = 0;
+};
+
+GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply)
+    : io_(io), view_(std::move(view)), rank_(rank), apply_(std::move(apply)) {
+    if (rank_ != 0) return;
+    for (std::size_t peer = 1; peer < view_.members.size(); ++peer) {
+        peers_.push_back(std::make_unique<comm::Channel>(io_, view_.members[peer].endpoint));
+    }
+    links_ = std::make_unique<Links>(*this);
+    lead_ = std::make_unique<Lead>(*links_);
+    service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_));
+}
+
+GridSide::~GridSide() {
+    *alive_ = false;
+    if (lead_) lead_->fail({Errc::stale_generation, fmt::format("generation {} has ended: ask the coordinator for the new one",
+                                                                view_.generation.value)});
+}
+
+void GridSide::formed(const Status& status) {
+    if (!status) return broken("the ranks could not form: " + status.error().to_string());
+    formed_ = true;
+    for (std::size_t peer = 0; peer < peers_.size(); ++peer) link(peer);
+    if (ready()) log_info(fmt::format("generation {}: ready as rank {} of {}", view_.generation.value, rank_, view_.members.size()));
+}
+
+// Asks a peer for its ear; again until it has formed, too.
+void GridSide::link(std::size_t peer) {
+    wire::LinkHello hello;
+    hello.set_generation(view_.generation.value);
+    comm::Channel& channel = *peers_[peer];
+    channel.call(MessageType::link_hello, view_.generation.value, comm::pack(hello), {}, deadline_in(kLinkTimeout),
+                 [this, peer, alive = alive_](Result<comm::Frame> reply) {
+                     if (!*alive || !problem_.empty()) return;
+                     if (!reply) {
+                         log_debug(fmt::format("rank {} is not ready to be linked: {}", peer + 1, reply.error().to_string()));
+                         retry_ = io_.every(kLinkRetry, [this, alive] {
+                             if (!*alive) return;
+                             retry_.reset();
+                             linked_ = 0;
+                             for (std::size_t again = 0; again < peers_.size(); ++again) link(again);
+                         });
+                         return;
+                     }
+                     peers_[peer]->on_disconnect([this, peer, alive] {
+                         if (*alive) broken(fmt::format("the link to rank {} (worker {}) broke", peer + 1,
+                                                        view_.members[peer + 1].worker.value));
+                     });
+                     if (++linked_ == peers_.size()) {
+                         log_info(fmt::format("generation {}: ready as lead of {}", view_.generation.value, view_.members.size()));
+                     }
+                 });
+}
+
+void GridSide::handle(comm::Request request, comm::Responder responder) {
+    const MessageType type = request.frame.header.type;
+    if (type == MessageType::link_hello) return link_hello(request, std::move(responder));
+    if (type == MessageType::operation) return operation(request);
+    if (!lead_) {
+        return responder.fail({Errc::stale_generation, fmt::format("this worker is rank {} of generation {}: data requests go to the "
+                                                                   "lead", rank_, view_.generation.value)});
+    }
+    if (!ready()) return responder.fail({problem_.empty() ? Errc::unavailable : Errc::peer_lost, problem()});
+    service_->handle(std::move(request), std::move(responder));
+}
+
+void GridSide::link_hello(const comm::Request& request, comm::Responder responder) {
+    if (request.frame.header.generation != view_.generation.value) {
+        return responder.fail({Errc::stale_generation, fmt::format("this worker is in generation {}", view_.generation.value)});
+    }
+    if (!formed_) return responder.fail({Errc::unavailable, "this worker has not formed the generation yet"});
+    responder.reply(MessageType::empty, {});
+}
+
+void GridSide::operation(const comm::Request& request) {
+    if (request.frame.header.generation != view_.generation.value || !problem_.empty()) return;
+    auto operation = unpack_operation(request.frame);
+    if (!operation) return broken("the lead sent what cannot be read: " + operation.error().to_string());
+    if (operation->number != last_operation_ + 1) {
+        return broken(fmt::format("the lead sent operation {} after operation {}", operation->number, last_operation_));
+    }
+    ++last_operation_;
+    apply_(std::move(*operation));
+}
+
+void GridSide::connection_lost(comm::ConnectionId connection) {
+    if (lead_) lead_->owner_lost(connection);
+}
+
+void GridSide::completed(std::uint64_t number, OperationResult result) {
+    if (!result.status && result.status.error() == Errc::peer_lost) broken(result.status.error().message);
+    if (lead_) lead_->completed(number, std::move(result));
+}
+
+void GridSide::broken(const std::string& problem) {
+    if (!problem_.empty()) return;
+    problem_ = problem;
+    log_error(fmt::format("generation {} is broken: {}", view_.generation.value, problem));
+    if (lead_) lead_->fail({Errc::peer_lost, problem + ": its part of every sequence is lost until the grid is formed again"});
+}
+
+std::string GridSide::problem() const {
+    if (!problem_.empty()) return problem_;
+    if (!formed_) return "the ranks are forming";
+    if (linked_ < peers_.size()) return fmt::format("{} of {} peers are linked", linked_, peers_.size());
+    return {};
+}
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/rpc/channel.h"
+#include "comm/rpc/server.h"
+#include "worker/lead.h"
+#include "worker/registration.h"
+#include "worker/service.h"
+
+namespace kvgrid::worker {
+
+// The I/O thread's half of a grid, from the moment its membership is known: the lead's links and requests, or a peer's order of
+// operations. One object for each generation.
+class GridSide {
+  public:
+    using Apply = std::function<void(Operation)>;  // hands an operation to this worker's executor
+
+    GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply);
+    ~GridSide();  // what waits is answered with stale_generation
+
+    void formed(const Status& status);  // the collective of this generation is there, or not
+    void handle(comm::Request request, comm::Responder responder);
+    void connection_lost(comm::ConnectionId connection);
+    void completed(std::uint64_t number, OperationResult result);
+
+    Generation generation() const { return view_.generation; }
+    bool ready() const { return formed_ && (rank_ != 0 || linked_ == peers_.size()) && problem_.empty(); }
+    std::string problem() const;
+
+  private:
+    struct Links;
+
+    void link(std::size_t peer);
+    void link_hello(const comm::Request& request, comm::Responder responder);
+    void operation(const comm::Request& request);
+    void broken(const std::string& problem);
+
+    comm::IoThread& io_;
+    const MembershipView view_;
+    const int rank_;
+    const Apply apply_;
+    bool formed_ = false;
+    std::string problem_;
+    std::uint64_t last_operation_ = 0;  // of a peer
+
+    std::vector<std::unique_ptr<comm::Channel>> peers_;  // of the lead: rank 1, 2, ...
+    std::size_t linked_ = 0;
+    std::unique_ptr<Links> links_;
+    std::unique_ptr<Lead> lead_;
+    std::unique_ptr<Service> service_;
+    std::shared_ptr<comm::IoThread::Timer> retry_;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // callbacks of channels check that this object still is
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,100 @@
+#include "worker/join.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "kernels/merge_parts.h"
+
+namespace kvgrid::worker {
+
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHeaderBytes = kAlignment;
+
+}  // namespace
+
+// A buffer that grows and is never cleared.
+struct Join::AlignedBytes {
+    std::byte* data = nullptr;
+    std::size_t size = 0;
+
+    ~AlignedBytes() { std::free(data); }
+    void grow(std::size_t bytes) {
+        if (bytes <= size) return;
+        std::free(data);
+        size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+        data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
+        if (!data) throw std::bad_alloc();
+    }
+};
+
+Join::Join(comm::Collective& collective, int root)
+    : collective_(collective), root_(root), mine_(std::make_unique<AlignedBytes>()), all_(std::make_unique<AlignedBytes>()) {}
+
+Join::~Join() = default;
+
+void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) {
+    if (spec_ != spec) spec_ = spec;
+    grid_ = grid;
+    tokens_ = tokens;
+    operation_ = operation;
+    const std::size_t rows_max = static_cast<std::size_t>(tokens) * kv_heads_per_part_max(spec, grid) * spec.group();
+    lse_offset_ = kHeaderBytes + rows_max * spec.head_dim * sizeof(float);
+    block_bytes_ = (lse_offset_ + rows_max * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+    mine_->grow(block_bytes_);
+
+    std::memset(mine_->data, 0, kHeaderBytes);
+    std::memcpy(mine_->data, &operation_, sizeof operation_);
+    const std::size_t rows =
+        static_cast<std::size_t>(tokens) * query_heads_of_part(spec, grid, grid.head_part(collective_.rank())).count;
+    partial_ = {reinterpret_cast<float*>(mine_->data + kHeaderBytes), rows * spec.head_dim};
+    lse_ = {reinterpret_cast<float*>(mine_->data + lse_offset_), rows};
+}
+
+Result<comm::Payload> Join::finish(Deadline deadline) {
+    const bool is_root = collective_.rank() == root_;
+    if (collective_.size() == 1) return merge();
+    std::span<std::byte> all;
+    if (is_root) {
+        all_->grow(block_bytes_ * collective_.size());
+        all = {all_->data, block_bytes_ * collective_.size()};
+    }
+    if (Status done = collective_.gather({mine_->data, block_bytes_}, all, root_, deadline); !done) return done.error();
+    if (!is_root) return comm::Payload{};
+    bytes_received_ += block_bytes_ * (collective_.size() - 1);
+    for (int rank = 0; rank < collective_.size(); ++rank) {
+        std::uint64_t theirs = 0;
+        std::memcpy(&theirs, all_->data + rank * block_bytes_, sizeof theirs);
+        if (theirs != operation_) {
+            return {Errc::corrupt, fmt::format("rank {} joined operation {}, the lead operation {}", rank, theirs, operation_)};
+        }
+    }
+    return merge();
+}
+
+comm::Payload Join::merge() const {
+    const std::size_t row_bytes = spec_.row_bytes() * spec_.query_heads;
+    std::shared_ptr<std::byte[]> merged(new std::byte[row_bytes * tokens_]);
+    const std::span<std::byte> out{merged.get(), row_bytes * tokens_};
+    const std::byte* blocks = collective_.size() == 1 ? mine_->data : all_->data;
+    for (int head_part = 0; head_part < grid_.head_parts; ++head_part) {
+        const HeadRange heads = query_heads_of_part(spec_, grid_, head_part);
+        const std::byte* first = blocks + grid_.rank(head_part, 0) * block_bytes_;
+        const std::size_t rows = static_cast<std::size_t>(tokens_) * heads.count;
+        const std::size_t stride = block_bytes_ / sizeof(float);
+        const std::size_t others = (grid_.sequence_parts - 1) * stride;
+        kernels::merge_parts_cpu(
+            {.partial = {reinterpret_cast<const float*>(first + kHeaderBytes), others + rows * spec_.head_dim},
+             .lse = {reinterpret_cast<const float*>(first + lse_offset_), others + rows},
+             .part_stride = stride, .part_count = grid_.sequence_parts, .token_count = tokens_, .head_count = heads.count,
+             .head_dim = spec_.head_dim, .merged = out, .merged_dtype = spec_.dtype, .merged_heads = spec_.query_heads,
+             .first_head = heads.first});
+    }
+    return {merged, out};
+}
+
+}  // namespace kvgrid::worker

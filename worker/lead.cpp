@@ -1,0 +1,243 @@
+#include "worker/lead.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/head_slices.h"
+
+namespace kvgrid::worker {
+
+namespace {
+
+OperationResult refused(Error error) {
+    OperationResult result;
+    result.status = std::move(error);
+    return result;
+}
+
+int layer_after(const ModelSpec& spec, StepKind kind, int layer) {
+    ++layer;
+    while (kind == StepKind::write && layer < spec.layer_count() && !spec.owns_kv(layer)) ++layer;
+    return layer;
+}
+
+}  // namespace
+
+Lead::Lead(GridLinks& links) : links_(links) {}
+
+void Lead::submit(OperationBody body, Done done) {
+    if (const auto* add = std::get_if<AddModel>(&body)) {
+        // Known from here on, so that a begin right behind it finds the model; taken back if the grid refuses.
+        const ModelId id = add->model;
+        const bool known = !models_.try_emplace(id, Model{add->spec, add->grid}).second;
+        done = [this, id, known, done = std::move(done)](OperationResult result) {
+            if (!result.status && !known) models_.erase(id);
+            done(std::move(result));
+        };
+    }
+    enqueue({.body = std::move(body), .done = std::move(done), .step = {}, .model = {}, .tensors = {}});
+}
+
+void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done) {
+    const auto model = models_.find(begin.model);
+    if (model == models_.end()) {
+        return done({}, refused({Errc::not_found, fmt::format("model {} is not registered", begin.model.value)}));
+    }
+    begin.step = StepId{++last_step_};
+    OpenStep step{begin.model, begin.kind, 0, layer_after(model->second.spec, begin.kind, -1), owner};
+    for (const auto& part : begin.parts) step.tokens += part.tokens;
+    ++begins_under_way_[owner];
+    auto finish = [this, step, id = begin.step, done = std::move(done)](OperationResult result) {
+        const bool last = --begins_under_way_[step.owner] == 0;
+        if (last) begins_under_way_.erase(step.owner);
+        const bool orphan = lost_owners_with_begins_.contains(step.owner);
+        if (orphan && last) lost_owners_with_begins_.erase(step.owner);
+        if (result.status) steps_.emplace(id, step);
+        const bool begun = result.status.ok();
+        done(id, std::move(result));
+        if (orphan && begun) abort(id, [](OperationResult) {});
+    };
+    enqueue({.body = std::move(begin), .done = std::move(finish), .step = {}, .model = {}, .tensors = {}});
+}
+
+Result<Lead::OpenStep*> Lead::find_step(StepId id) {
+    const auto found = steps_.find(id);
+    if (found == steps_.end()) {
+        return {Errc::not_found, fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", id.value)};
+    }
+    return &found->second;
+}
+
+Status Lead::check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const {
+    const ModelSpec& spec = models_.at(step.model).spec;
+    if (layer != step.next_layer || layer == spec.layer_count()) {
+        return {Errc::wrong_state, step.next_layer == spec.layer_count()
+                                       ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", layer, id.value)
+                                       : fmt::format("layer {} of step {}: layer {} comes next", layer, id.value, step.next_layer)};
+    }
+    const std::size_t expected = call_tensor_bytes(spec, step.kind == StepKind::attend, spec.owns_kv(layer), step.tokens);
+    if (tensor_bytes != expected) {
+        return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}", layer, step.tokens,
+                                                    tensor_bytes, expected)};
+    }
+    return {};
+}
+
+void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
+    const auto step = find_step(id);
+    if (!step) return done(refused(step.error()));
+    if (Status valid = check_layer(**step, id, layer, tensors.size()); !valid) return done(refused(valid.error()));
+    (*step)->next_layer = layer_after(models_.at((*step)->model).spec, (*step)->kind, layer);
+    enqueue({.body = RunLayer{{id}, layer}, .done = std::move(done), .step = id, .model = (*step)->model, .kind = (*step)->kind,
+             .tensors = {std::move(tensors), (*step)->tokens}});
+}
+
+void Lead::commit(StepId id, Done done) {
+    const auto step = find_step(id);
+    if (!step) return done(refused(step.error()));
+    const int layers = models_.at((*step)->model).spec.layer_count();
+    if ((*step)->next_layer != layers) {
+        return done(refused({Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort",
+                                                            id.value, (*step)->next_layer)}));
+    }
+    steps_.erase(id);
+    enqueue({.body = CommitStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
+}
+
+void Lead::abort(StepId id, Done done) {
+    const auto step = find_step(id);
+    if (!step) return done(refused(step.error()));
+    steps_.erase(id);
+    enqueue({.body = AbortStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
+}
+
+void Lead::owner_lost(Owner owner) {
+    if (begins_under_way_.contains(owner)) lost_owners_with_begins_.insert(owner);
+    std::vector<StepId> orphans;
+    for (const auto& [id, step] : steps_) {
+        if (step.owner == owner) orphans.push_back(id);
+    }
+    for (StepId id : orphans) abort(id, [](OperationResult) {});
+}
+
+void Lead::enqueue(Pending pending) {
+    if (failed_) return pending.done(refused(*failed_));
+    // Ends of steps always find a place: they free what others wait for.
+    const bool ends_step = std::holds_alternative<CommitStep>(pending.body) || std::holds_alternative<AbortStep>(pending.body);
+    if (queue_.size() >= kQueueMax && !ends_step) {
+        return pending.done(refused({Errc::busy, fmt::format("{} requests are waiting already: retry later", kQueueMax)}));
+    }
+    queue_.push_back(std::move(pending));
+    pump();
+}
+
+void Lead::pump() {
+    if (pumping_) return;  // a callback of `dispatch` has enqueued more: the loop below sees it
+    pumping_ = true;
+    while (!failed_ && !queue_.empty() && under_way_.size() < kInFlightMax) {
+        Pending next = std::move(queue_.front());
+        queue_.pop_front();
+        if (std::holds_alternative<RunLayer>(next.body)) {
+            dispatch_layers(std::move(next));
+        } else {
+            dispatch(std::move(next));
+        }
+    }
+    pumping_ = false;
+}
+
+void Lead::dispatch(Pending pending) {
+    under_way_[++counters_.operations].push_back({0, std::move(pending.done)});
+    send_to_all({counters_.operations, std::move(pending.body), {}}, {}, {});
+}
+
+// The queued layer calls that can run together with `first`: same model, kind and layer, and nothing of their step waits before them.
+std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
+    std::vector<Pending> taken;
+    std::unordered_set<StepId> passed{first.step};  // steps with an earlier request
+    int tokens = first.tensors.tokens;
+    for (auto at = queue_.begin(); at != queue_.end() && tokens < kMergedTokensMax;) {
+        const auto* layer = std::get_if<RunLayer>(&at->body);
+        const bool mergeable = layer && !passed.contains(at->step) && at->model == first.model && at->kind == first.kind &&
+                               layer->layer == std::get<RunLayer>(first.body).layer &&
+                               tokens + at->tensors.tokens <= kMergedTokensMax;
+        if (!mergeable) {
+            if (at->step) passed.insert(at->step);
+            ++at;
+            continue;
+        }
+        tokens += at->tensors.tokens;
+        taken.push_back(std::move(*at));
+        at = queue_.erase(at);
+    }
+    return taken;
+}
+
+void Lead::dispatch_layers(Pending first) {
+    const Model& model = models_.at(first.model);
+    const bool has_q = first.kind == StepKind::attend;
+    const std::size_t output_row = has_q ? model.spec.query_heads * model.spec.row_bytes() : 0;
+    std::vector<Pending> merged = take_mergeable(first);
+    merged.insert(merged.begin(), std::move(first));
+    if (merged.size() > 1) counters_.merged_layer_calls += merged.size();
+    ++counters_.layer_calls;
+
+    RunLayer together{{}, std::get<RunLayer>(merged[0].body).layer};
+    const bool has_kv = model.spec.owns_kv(together.layer);
+    std::vector<CallTensors> calls;
+    std::vector<Share>& shares = under_way_[++counters_.operations];
+    for (Pending& call : merged) {
+        together.steps.push_back(call.step);
+        calls.push_back(call.tensors);
+        shares.push_back({call.tensors.tokens * output_row, std::move(call.done)});
+    }
+    send_to_all({counters_.operations, std::move(together), {}},
+                slice_by_head_part(model.spec, model.grid, has_q, has_kv, calls), model.grid);
+}
+
+void Lead::send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part, const GridShape& grid) {
+    // Peers first: their way is longer than the lead's own.
+    for (int rank = links_.rank_count() - 1; rank >= 0; --rank) {
+        if (!tensors_by_head_part.empty()) operation.tensors = tensors_by_head_part[grid.head_part(rank)];
+        if (Status sent = links_.send(rank, operation); !sent) {
+            return fail({Errc::peer_lost, fmt::format("operation {} did not reach rank {}: {}", operation.number, rank,
+                                                      sent.error().message)});
+        }
+    }
+}
+
+void Lead::completed(std::uint64_t number, OperationResult result) {
+    const auto found = under_way_.find(number);
+    if (found == under_way_.end()) return;  // failed before
+    std::vector<Share> shares = std::move(found->second);
+    under_way_.erase(found);
+    if (!result.status && result.status.error() == Errc::peer_lost) fail(result.status.error());
+    pump();  // the ranks have work again before the replies are written
+    if (shares.size() == 1) return shares[0].done(std::move(result));
+    std::size_t offset = 0;
+    for (Share& share : shares) {
+        OperationResult own;
+        own.status = result.status;
+        own.compute_ns = result.compute_ns;
+        own.join_ns = result.join_ns;
+        if (result.status) own.tensors = result.tensors.slice(offset, share.bytes);
+        offset += share.bytes;
+        share.done(std::move(own));
+    }
+}
+
+void Lead::fail(const Error& cause) {
+    if (failed_) return;
+    failed_ = cause;
+    auto under_way = std::exchange(under_way_, {});
+    auto queue = std::exchange(queue_, {});
+    steps_.clear();
+    for (auto& [number, shares] : under_way) {
+        for (Share& share : shares) share.done(refused(cause));
+    }
+    for (Pending& pending : queue) pending.done(refused(cause));
+}
+
+}  // namespace kvgrid::worker

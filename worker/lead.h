@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "comm/wire/frame.h"
+#include "worker/head_slices.h"
+#include "worker/operation.h"
+
+namespace kvgrid::worker {
+
+// Where a lead's operations go: rank 0 is the lead's own executor, the others are peers.
+class GridLinks {
+  public:
+    virtual ~GridLinks() = default;
+    virtual int rank_count() const = 0;
+    // In order for each rank; does not wait.
+    virtual Status send(int rank, const Operation& operation) = 0;
+};
+
+// Counts since the generation began.
+struct LeadCounters {
+    std::uint64_t operations = 0;
+    std::uint64_t layer_calls = 0;         // layer operations; merged ones count once
+    std::uint64_t merged_layer_calls = 0;  // clients' calls that shared an operation with another client's
+};
+
+// Gives the grid's operations one order. Requests wait in a queue; a few operations at a time are numbered, their tensors cut to each
+// head part's heads, and sent to all ranks. Small layer calls of different clients at the same layer of the same model leave the
+// queue together, as one operation.
+//
+//   Threads  one (a worker's I/O thread). Decides only: sockets and kernels are behind GridLinks.
+//   Owners   a step belongs to the connection that began it; when that is lost, the step is aborted.
+//   Bounds   kQueueMax requests wait; beyond that: busy.
+class Lead {
+  public:
+    using Done = std::function<void(OperationResult)>;
+    using Owner = std::uint64_t;  // of a step: a connection; 0 for nobody
+
+    static constexpr std::size_t kQueueMax = 4096;
+    static constexpr int kInFlightMax = 2;         // one runs, one is ready when it ends
+    static constexpr int kMergedTokensMax = 256;   // larger calls fill the machine alone
+
+    explicit Lead(GridLinks& links);
+
+    // Everything but layers and steps; `done` is called once, from `completed` or `fail`, or at once with `busy`.
+    void submit(OperationBody body, Done done);
+
+    // The lead chooses the step's id: in `begin.step` of what `done` is told.
+    void begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done);
+
+    // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer and a step that is not open are refused at
+    // once.
+    void layer(StepId step, int layer, comm::Payload tensors, Done done);
+    void commit(StepId step, Done done);
+    void abort(StepId step, Done done);
+
+    // The executor of rank 0 has applied an operation.
+    void completed(std::uint64_t number, OperationResult result);
+
+    // Aborts the steps of an owner that is gone.
+    void owner_lost(Owner owner);
+
+    // The grid is broken: everything that waits or comes later ends with this error.
+    void fail(const Error& cause);
+
+    LeadCounters counters() const { return counters_; }
+    std::size_t open_step_count() const { return steps_.size(); }
+
+  private:
+    struct Model {
+        ModelSpec spec;
+        GridShape grid;
+    };
+    struct OpenStep {
+        ModelId model;
+        StepKind kind;
+        int tokens;
+        int next_layer;
+        Owner owner;
+    };
+    struct Pending {
+        OperationBody body;
+        Done done;
+        StepId step;  // that it acts on, if any
+        // Of layer calls; kept here because the step may be aborted while the call waits.
+        ModelId model;
+        StepKind kind = StepKind::attend;
+        CallTensors tensors;
+    };
+    // One client's part of an operation that is under way.
+    struct Share {
+        std::size_t bytes;  // of the result's tensors
+        Done done;
+    };
+
+    void enqueue(Pending pending);
+    void pump();
+    void dispatch(Pending pending);
+    void dispatch_layers(Pending first);
+    std::vector<Pending> take_mergeable(const Pending& first);
+    void send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part, const GridShape& grid);
+    Result<OpenStep*> find_step(StepId step);
+    Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
+
+    GridLinks& links_;
+    std::unordered_map<ModelId, Model> models_;
+    std::unordered_map<StepId, OpenStep> steps_;
+    std::unordered_set<Owner> lost_owners_with_begins_;
+    std::unordered_map<Owner, int> begins_under_way_;
+    std::deque<Pending> queue_;
+    std::map<std::uint64_t, std::vector<Share>> under_way_;
+    std::optional<Error> failed_;
+    LeadCounters counters_;
+    std::uint64_t last_step_ = 0;
+    bool pumping_ = false;
+};
+
+}  // namespace kvgrid::worker

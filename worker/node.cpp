@@ -1,0 +1,140 @@
+#include "worker/node.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <future>
+
+#include "core/log.h"
+
+namespace kvgrid::worker {
+
+namespace {
+
+std::string host_name() {
+    char name[256] = {};
+    gethostname(name, sizeof name - 1);
+    return name;
+}
+
+// Whether an operation may have changed what a report says.
+bool changes_report(const OperationBody& body) {
+    return !std::holds_alternative<RunLayer>(body) && !std::holds_alternative<ReadKv>(body);
+}
+
+}  // namespace
+
+Node::Node(NodeOptions options, FormCollective form)
+    : options_(std::move(options)), form_(std::move(form)), kernel_threads_(options_.kernel_threads) {}
+
+Node::~Node() {
+    // Everything of the I/O thread dies on it, before the thread and the rest of the node do.
+    std::promise<void> done;
+    io_.post([&] {
+        registration_.reset();
+        side_.reset();
+        done.set_value();
+    });
+    done.get_future().wait();
+    server_.reset();
+}
+
+Status Node::run() {
+    server_ = std::make_unique<comm::Server>(
+        io_, comm::Server::Handlers{
+                 .on_request = [this](comm::Request request, comm::Responder responder) {
+                     on_request(std::move(request), std::move(responder));
+                 },
+                 .on_disconnect = [this](comm::ConnectionId connection) {
+                     if (side_) side_->connection_lost(connection);
+                 }});
+    const auto bound = server_->listen(options_.listen, options_.allow_remote);
+    if (!bound) return bound.error();
+    log_info("listening on " + bound->to_string());
+    WorkerIdentity identity{bound->to_string(), host_name(), getpid(), options_.mpi_rank, options_.memory_bytes};
+    io_.post([this, identity = std::move(identity)] {
+        registration_ = std::make_unique<Registration>(
+            io_, options_.coordinator, identity,
+            Registration::Callbacks{
+                .on_membership = [this](WorkerId self, const MembershipView& view) { on_membership(self, view); },
+                .health = [this] { return health(); }});
+        registration_->start();
+    });
+    queue_.run();
+    grid_ = {};  // on this thread: the collective's
+    return {};
+}
+
+void Node::stop() {
+    queue_.stop();
+}
+
+void Node::on_membership(WorkerId self, const MembershipView& view) {
+    if (!view.generation || (side_ && side_->generation() >= view.generation)) return;
+    const auto mine = std::ranges::find(view.members, self, &MemberAddress::worker);
+    if (mine == view.members.end()) return;  // a standby
+    const int rank = static_cast<int>(mine - view.members.begin());
+    const Generation generation = view.generation;
+    side_ = std::make_unique<GridSide>(io_, view, rank, [this, generation](Operation operation) {
+        queue_.post([this, generation, operation = std::move(operation)]() mutable { apply(generation, std::move(operation)); });
+    });
+    queue_.post([this, view, rank] { form(view, rank); });
+}
+
+void Node::form(const MembershipView& view, int rank) {
+    grid_ = {};
+    std::vector<int> world_ranks;
+    for (const MemberAddress& member : view.members) world_ranks.push_back(member.mpi_rank);
+    const Deadline deadline = deadline_in(options_.form_timeout);
+    auto collective = form_(world_ranks, view.generation, deadline);
+    Status status = collective ? (*collective)->barrier(deadline) : Status(collective.error());
+    if (status) {
+        grid_.collective = std::move(*collective);
+        grid_.shard = std::make_unique<Shard>(rank, options_.memory_bytes, kernel_threads_);
+        grid_.executor = std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout);
+        publish_report();
+    }
+    io_.post([this, generation = view.generation, status] { formed(generation, status); });
+}
+
+void Node::formed(Generation generation, const Status& status) {
+    if (side_ && side_->generation() == generation) side_->formed(status);
+}
+
+void Node::apply(Generation generation, Operation operation) {
+    if (!grid_.executor || grid_.collective->generation() != generation) return;  // of a generation that is over
+    OperationResult result = grid_.executor->apply(operation);
+    if (changes_report(operation.body)) publish_report();
+    const bool tell = grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
+    if (!tell) return;
+    io_.post([this, generation, number = operation.number, result = std::move(result)]() mutable {
+        if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
+    });
+}
+
+void Node::publish_report() {
+    auto report = grid_.shard->report();
+    const std::lock_guard lock(report_mutex_);
+    report_ = std::move(report);
+}
+
+void Node::on_request(comm::Request request, comm::Responder responder) {
+    if (!side_) {
+        return responder.fail({Errc::unavailable, "this worker is not part of a grid yet: ask the coordinator for the lead"});
+    }
+    side_->handle(std::move(request), std::move(responder));
+}
+
+WorkerHealth Node::health() {
+    WorkerHealth health;
+    if (side_) {
+        health.generation = side_->generation();
+        health.ready = side_->ready();
+        health.problem = side_->problem();
+    }
+    const std::lock_guard lock(report_mutex_);
+    health.models = report_;
+    return health;
+}
+
+}  // namespace kvgrid::worker

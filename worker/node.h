@@ -1,0 +1,82 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "comm/collective/collective.h"
+#include "comm/rpc/server.h"
+#include "kernels/thread_pool.h"
+#include "worker/executor.h"
+#include "worker/executor_queue.h"
+#include "worker/grid_side.h"
+#include "worker/registration.h"
+
+namespace kvgrid::worker {
+
+// Forms the collective of the ranks listed (world ranks of the launcher), under a generation. On the executor thread.
+using FormCollective =
+    std::function<Result<std::unique_ptr<comm::Collective>>(const std::vector<int>& world_ranks, Generation generation, Deadline)>;
+
+struct NodeOptions {
+    comm::Endpoint coordinator;
+    comm::Endpoint listen;
+    bool allow_remote = false;
+    int mpi_rank = 0;
+    std::uint64_t memory_bytes = 0;
+    int kernel_threads = 1;
+    std::chrono::milliseconds operation_timeout{60'000};
+    std::chrono::milliseconds form_timeout{30'000};
+};
+
+// One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.
+//
+//   I/O thread       sockets, registration, the lead's decisions (GridSide)
+//   executor thread  the one that calls `run`: forms collectives, applies operations to the shard
+//
+// A new generation begins with an empty shard.
+class Node {
+  public:
+    Node(NodeOptions options, FormCollective form);
+    ~Node();
+
+    // Listens, registers and applies operations until `stop`. Returns the reason if it could not listen.
+    Status run();
+    void stop();  // from any thread
+
+  private:
+    // The executor thread's half of a grid.
+    struct Grid {
+        std::unique_ptr<comm::Collective> collective;
+        std::unique_ptr<Shard> shard;
+        std::unique_ptr<Executor> executor;
+    };
+
+    void on_membership(WorkerId self, const MembershipView& view);
+    void form(const MembershipView& view, int rank);
+    void formed(Generation generation, const Status& status);
+    void apply(Generation generation, Operation operation);
+    void on_request(comm::Request request, comm::Responder responder);
+    WorkerHealth health();
+    void publish_report();
+
+    const NodeOptions options_;
+    const FormCollective form_;
+    ExecutorQueue queue_;
+    kernels::ThreadPool kernel_threads_;
+    Grid grid_;
+
+    std::mutex report_mutex_;
+    std::vector<ModelReport> report_;
+
+    comm::IoThread io_;
+    // On the I/O thread only.
+    std::unique_ptr<GridSide> side_;
+    std::unique_ptr<comm::Server> server_;
+    std::unique_ptr<Registration> registration_;
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "comm/wire/frame.h"
+#include "core/ids.h"
+#include "core/sharding.h"
+#include "worker/shard.h"
+#include "worker/window.h"
+
+namespace kvgrid::worker {
+
+// What a grid can be asked to do. The lead gives every operation a number; every rank applies them in that order.
+
+struct AddModel {
+    ModelId model;
+    ModelSpec spec;
+    GridShape grid;
+    std::uint64_t pool_bytes = 0;
+};
+struct OpenSequence {
+    SequenceId sequence;
+    ModelId model;
+    Window window;
+};
+struct ForkSequence {
+    SequenceId source;
+    SequenceId target;
+};
+struct CloseSequence {
+    SequenceId sequence;
+};
+struct TruncateSequence {
+    SequenceId sequence;
+    std::int64_t length = 0;
+};
+struct SetWindow {
+    SequenceId sequence;
+    Window window;
+};
+struct RunLayer {
+    std::vector<StepId> steps;  // of one model and kind; rows are in this order
+    int layer = 0;
+};
+struct CommitStep {
+    StepId step;
+};
+struct AbortStep {
+    StepId step;
+};
+struct ReadKv {
+    SequenceId sequence;
+    int layer = 0;
+    std::int64_t first_token = 0;
+    std::int64_t token_count = 0;
+};
+struct InspectSequence {
+    SequenceId sequence;
+};
+struct ReportOccupancy {};
+
+using OperationBody = std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep,
+                                   RunLayer, CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy>;
+
+struct Operation {
+    std::uint64_t number = 0;  // consecutive within a generation, from 1
+    OperationBody body;
+    comm::Payload tensors;  // RunLayer: the receiving rank's heads of q, k, v, in that order
+};
+
+struct SequenceReport {
+    ModelId model;
+    std::int64_t length = 0;
+    Window window;
+    bool step_open = false;
+    std::vector<std::uint64_t> pages_by_rank;
+};
+
+// What became of an operation. The fields beside `status` are those that the operation's kind fills, on the lead.
+struct OperationResult {
+    Status status;
+    comm::Payload tensors;                          // RunLayer: o;  ReadKv: k, v
+    std::vector<std::int64_t> lengths;              // BeginStep: before the step
+    std::uint64_t pool_bytes = 0;                   // AddModel: as allotted, the same on each rank
+    SequenceReport sequence;                        // InspectSequence
+    std::vector<std::vector<ModelReport>> by_rank;  // ReportOccupancy
+    std::uint64_t join_bytes = 0;                   // ReportOccupancy: received by all ranks in layer joins so far
+    std::uint64_t compute_ns = 0;                   // RunLayer: in kernels of the lead
+    std::uint64_t join_ns = 0;                      // RunLayer: gathering and merging
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,102 @@
+#include "worker/page_pool.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace kvgrid::worker {
+
+Result<std::unique_ptr<PagePool>> PagePool::make(std::size_t page_bytes, std::uint32_t capacity) {
+    const std::size_t bytes = page_bytes * capacity;
+    // NORESERVE: pages cost memory when they are first written, so a pool may be planned for memory that others still hold.
+    void* base = mmap(nullptr, std::max<std::size_t>(bytes, 1), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
+        return {Errc::no_room, fmt::format("the system refused {} bytes for {} pages of {} bytes: {}; give the worker a smaller "
+                                           "memory budget", bytes, capacity, page_bytes, std::strerror(errno))};
+    }
+    madvise(base, bytes, MADV_HUGEPAGE);  // fewer TLB misses on long contexts; harmless where it is not supported
+    return std::unique_ptr<PagePool>(new PagePool(static_cast<std::byte*>(base), page_bytes, capacity));
+}
+
+PagePool::PagePool(std::byte* base, std::size_t page_bytes, std::uint32_t capacity)
+    : base_(base), page_bytes_(page_bytes), free_pages_(capacity), holders_(capacity, 0), reserved_(capacity, false) {
+    for (std::uint32_t i = 0; i < capacity; ++i) free_pages_[i] = capacity - 1 - i;
+    counts_.capacity = counts_.free = capacity;
+}
+
+PagePool::~PagePool() {
+    munmap(base_, std::max<std::size_t>(page_bytes_ * counts_.capacity, 1));
+}
+
+Result<std::vector<PageId>> PagePool::reserve(std::size_t count) {
+    if (count > free_pages_.size()) {
+        return {Errc::no_room, fmt::format("needs {} pages, {} of {} are free", count, counts_.free, counts_.capacity)};
+    }
+    std::vector<PageId> pages(free_pages_.rbegin(), free_pages_.rbegin() + static_cast<std::ptrdiff_t>(count));
+    free_pages_.resize(free_pages_.size() - count);
+    for (PageId page : pages) {
+        holders_[page] = 1;
+        reserved_[page] = true;
+    }
+    counts_.free -= count;
+    counts_.reserved += count;
+    check();
+    return pages;
+}
+
+void PagePool::commit(PageId page) {
+    if (!reserved_[page]) fatal(fmt::format("page {} was committed without being reserved", page));
+    reserved_[page] = false;
+    --counts_.reserved;
+    ++counts_.used;
+    check();
+}
+
+void PagePool::share(PageId page) {
+    if (holders_[page] == 0 || reserved_[page]) fatal(fmt::format("page {} was shared without being used", page));
+    if (++holders_[page] == 2) ++counts_.shared;
+    check();
+}
+
+void PagePool::give_back(PageId page) {
+    if (holders_[page] == 0) fatal(fmt::format("page {} was given back twice", page));
+    --holders_[page];
+    if (holders_[page] == 1) --counts_.shared;
+    if (holders_[page] == 0) {
+        if (reserved_[page]) {
+            reserved_[page] = false;
+            --counts_.reserved;
+        } else {
+            --counts_.used;
+        }
+        free_pages_.push_back(page);
+        ++counts_.free;
+    }
+    check();
+}
+
+void PagePool::check() const {
+    if (!counts_.conserved() || counts_.free != free_pages_.size()) {
+        fatal(fmt::format("pages are not conserved: {} free + {} used + {} reserved of {}", counts_.free, counts_.used,
+                          counts_.reserved, counts_.capacity));
+    }
+}
+
+bool PagePool::recount_agrees() const {
+    PageCounts counted;
+    counted.capacity = holders_.size();
+    for (std::size_t page = 0; page < holders_.size(); ++page) {
+        if (holders_[page] == 0) ++counted.free;
+        else if (reserved_[page]) ++counted.reserved;
+        else ++counted.used;
+        if (holders_[page] > 1) ++counted.shared;
+    }
+    return counted.conserved() && counted.free == counts_.free && counted.used == counts_.used &&
+           counted.reserved == counts_.reserved && counted.shared == counts_.shared;
+}
+
+}  // namespace kvgrid::worker

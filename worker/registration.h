@@ -1,0 +1,64 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/rpc/channel.h"
+#include "comm/rpc/io_thread.h"
+#include "core/ids.h"
+#include "worker/shard.h"
+
+namespace kvgrid::worker {
+
+struct MemberAddress {
+    WorkerId worker;
+    comm::Endpoint endpoint;
+    int mpi_rank = 0;
+};
+
+// Who makes up the grid, by rank; the first is the lead. Generation 0: there is no grid yet.
+struct MembershipView {
+    Generation generation;
+    std::vector<MemberAddress> members;
+};
+
+// What a worker tells the coordinator about itself when it registers.
+struct WorkerIdentity {
+    std::string endpoint;
+    std::string host;
+    int process_id = 0;
+    int mpi_rank = 0;
+    std::uint64_t memory_bytes = 0;
+};
+
+// What it tells with each heartbeat.
+struct WorkerHealth {
+    Generation generation;  // formed; 0 if none
+    bool ready = false;
+    std::string problem;
+    std::vector<ModelReport> models;
+};
+
+// A worker's side of membership: registers with the coordinator, again whenever the coordinator does not know it, and sends
+// heartbeats. Everything runs on the I/O thread.
+class Registration {
+  public:
+    struct Callbacks {
+        std::function<void(WorkerId, const MembershipView&)> on_membership;  // each time it is told of one, new or not
+        std::function<WorkerHealth()> health;
+    };
+
+    Registration(comm::IoThread& io, comm::Endpoint coordinator, WorkerIdentity identity, Callbacks callbacks);
+    ~Registration();
+
+    void start();  // from any thread
+
+  private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,200 @@
+#include "worker/service.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <utility>
+
+#include "comm/wire/kvgrid.pb.h"
+#include "comm/wire/messages.h"
+#include "worker/operation_wire.h"
+#include "worker/report_wire.h"
+
+namespace kvgrid::worker {
+
+using comm::MessageType;
+using comm::Request;
+using comm::Responder;
+
+namespace {
+
+// A Done that answers with the error, or else with what `reply` says. (A std::function must be copyable: hence the shared pointer.)
+template <class Reply>
+Lead::Done answer(Responder responder, Reply reply) {
+    return [to = std::make_shared<Responder>(std::move(responder)), reply](OperationResult result) {
+        if (!result.status) return to->fail(result.status.error());
+        reply(*to, std::move(result));
+    };
+}
+
+Lead::Done answer_empty(Responder responder) {
+    return answer(std::move(responder), [](Responder& to, OperationResult) { to.reply(MessageType::empty, {}); });
+}
+
+// The request's message, or an answer that says why not.
+template <class Message>
+std::optional<Message> parse(const Request& request, Responder& responder) {
+    auto message = comm::unpack<Message>(request.frame);
+    if (message) return std::move(*message);
+    responder.fail(message.error());
+    return std::nullopt;
+}
+
+}  // namespace
+
+Service::Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank)
+    : lead_(lead), generation_(generation), workers_by_rank_(std::move(workers_by_rank)) {}
+
+void Service::handle(Request request, Responder responder) {
+    const auto& header = request.frame.header;
+    if (header.generation != generation_.value) {
+        return responder.fail({Errc::stale_generation, fmt::format("the request is for generation {}, this is generation {}: ask the "
+                                                                   "coordinator for the lead", header.generation, generation_.value)});
+    }
+    switch (header.type) {
+        case MessageType::grid_add_model: return add_model(request, std::move(responder));
+        case MessageType::grid_open: return open_sequence(request, std::move(responder));
+        case MessageType::grid_fork: return fork_sequence(request, std::move(responder));
+        case MessageType::grid_close: return close_sequence(request, std::move(responder));
+        case MessageType::begin_step: return begin_step(request, std::move(responder));
+        case MessageType::layer: return layer(request, std::move(responder));
+        case MessageType::commit_step: return commit_step(request, std::move(responder));
+        case MessageType::abort_step: return abort_step(request, std::move(responder));
+        case MessageType::read_kv: return read_kv(request, std::move(responder));
+        case MessageType::truncate: return truncate(request, std::move(responder));
+        case MessageType::set_window: return set_window(request, std::move(responder));
+        case MessageType::inspect_sequence: return inspect_sequence(request, std::move(responder));
+        case MessageType::occupancy: return occupancy(request, std::move(responder));
+        default:
+            return responder.fail({Errc::unsupported, fmt::format("a worker does not serve requests of type {}",
+                                                                  static_cast<int>(header.type))});
+    }
+}
+
+void Service::add_model(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridAddModel>(request, responder);
+    if (!message) return;
+    auto spec = parse_model_spec(message->spec_json());
+    if (!spec) return responder.fail(spec.error());
+    const auto grid = validated_grid_shape(*spec, static_cast<int>(workers_by_rank_.size()),
+                                           {message->head_parts(), message->sequence_parts()});
+    if (!grid) return responder.fail(grid.error());
+    lead_.submit(AddModel{ModelId{message->model()}, std::move(*spec), *grid, message->pool_bytes_per_worker()},
+                 answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     wire::GridAddModelReply reply;
+                     reply.set_pool_bytes_per_worker(result.pool_bytes);
+                     to.reply(MessageType::grid_add_model_reply, comm::pack(reply));
+                 }));
+}
+
+void Service::open_sequence(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridOpen>(request, responder);
+    if (!message) return;
+    lead_.submit(OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
+                 answer_empty(std::move(responder)));
+}
+
+void Service::fork_sequence(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridFork>(request, responder);
+    if (!message) return;
+    lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}}, answer_empty(std::move(responder)));
+}
+
+void Service::close_sequence(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridClose>(request, responder);
+    if (!message) return;
+    lead_.submit(CloseSequence{SequenceId{message->sequence()}}, answer_empty(std::move(responder)));
+}
+
+void Service::begin_step(const Request& request, Responder responder) {
+    const auto message = parse<wire::BeginStepRequest>(request, responder);
+    if (!message) return;
+    auto to = std::make_shared<Responder>(std::move(responder));
+    lead_.begin(begin_step_from(*message), request.connection, [to](StepId step, OperationResult result) {
+        if (!result.status) return to->fail(result.status.error());
+        wire::BeginStepReply reply;
+        reply.set_step(step.value);
+        for (std::int64_t length : result.lengths) reply.add_lengths(length);
+        to->reply(MessageType::begin_step_reply, comm::pack(reply));
+    });
+}
+
+void Service::layer(const Request& request, Responder responder) {
+    const auto message = parse<wire::LayerRequest>(request, responder);
+    if (!message) return;
+    lead_.layer(StepId{message->step()}, message->layer(), request.frame.payload,
+                answer(std::move(responder), [](Responder& to, OperationResult result) {
+                    wire::LayerReply reply;
+                    reply.set_compute_ns(result.compute_ns);
+                    reply.set_join_ns(result.join_ns);
+                    to.reply(MessageType::layer_reply, comm::pack(reply), std::move(result.tensors));
+                }));
+}
+
+void Service::commit_step(const Request& request, Responder responder) {
+    const auto message = parse<wire::StepRequest>(request, responder);
+    if (message) lead_.commit(StepId{message->step()}, answer_empty(std::move(responder)));
+}
+
+void Service::abort_step(const Request& request, Responder responder) {
+    const auto message = parse<wire::StepRequest>(request, responder);
+    if (message) lead_.abort(StepId{message->step()}, answer_empty(std::move(responder)));
+}
+
+void Service::read_kv(const Request& request, Responder responder) {
+    const auto message = parse<wire::ReadKvRequest>(request, responder);
+    if (!message) return;
+    lead_.submit(ReadKv{SequenceId{message->sequence()}, message->layer(), message->first_token(), message->token_count()},
+                 answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     to.reply(MessageType::read_kv_reply, {}, std::move(result.tensors));
+                 }));
+}
+
+void Service::truncate(const Request& request, Responder responder) {
+    const auto message = parse<wire::TruncateRequest>(request, responder);
+    if (!message) return;
+    lead_.submit(TruncateSequence{SequenceId{message->sequence()}, message->length()}, answer_empty(std::move(responder)));
+}
+
+void Service::set_window(const Request& request, Responder responder) {
+    const auto message = parse<wire::SetWindowRequest>(request, responder);
+    if (!message) return;
+    lead_.submit(SetWindow{SequenceId{message->sequence()}, {message->window(), message->sinks()}},
+                 answer_empty(std::move(responder)));
+}
+
+void Service::inspect_sequence(const Request& request, Responder responder) {
+    const auto message = parse<wire::SequenceRequest>(request, responder);
+    if (!message) return;
+    lead_.submit(InspectSequence{SequenceId{message->sequence()}},
+                 answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     wire::InspectSequenceReply reply;
+                     reply.set_model(result.sequence.model.value);
+                     reply.set_length(result.sequence.length);
+                     reply.set_window(result.sequence.window.tokens);
+                     reply.set_sinks(result.sequence.window.sinks);
+                     reply.set_step_open(result.sequence.step_open);
+                     for (std::uint64_t pages : result.sequence.pages_by_rank) reply.add_pages_by_rank(pages);
+                     to.reply(MessageType::inspect_sequence_reply, comm::pack(reply));
+                 }));
+}
+
+void Service::occupancy(const Request&, Responder responder) {
+    lead_.submit(ReportOccupancy{}, answer(std::move(responder), [this](Responder& to, OperationResult result) {
+                     wire::OccupancyReply reply;
+                     for (std::size_t rank = 0; rank < result.by_rank.size(); ++rank) {
+                         auto& worker = *reply.add_workers();
+                         worker.set_worker(workers_by_rank_[rank].value);
+                         worker.set_rank(static_cast<std::int32_t>(rank));
+                         for (const ModelReport& model : result.by_rank[rank]) put_report(model, *worker.add_models());
+                     }
+                     const LeadCounters counters = lead_.counters();
+                     reply.set_operations(counters.operations);
+                     reply.set_join_bytes(result.join_bytes);
+                     reply.set_layer_calls(counters.layer_calls);
+                     reply.set_merged_layer_calls(counters.merged_layer_calls);
+                     to.reply(MessageType::occupancy_reply, comm::pack(reply));
+                 }));
+}
+
+}  // namespace kvgrid::worker

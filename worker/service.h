@@ -1,0 +1,41 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "comm/rpc/server.h"
+#include "core/ids.h"
+#include "worker/lead.h"
+
+namespace kvgrid::worker {
+
+// Turns frames of clients and of the coordinator into operations of the lead, and results into replies. On the I/O thread.
+class Service {
+  public:
+    Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank);
+
+    // Every request type that a lead serves; another type is answered with `unsupported`, another generation with
+    // `stale_generation`.
+    void handle(comm::Request request, comm::Responder responder);
+
+  private:
+    void add_model(const comm::Request& request, comm::Responder responder);
+    void open_sequence(const comm::Request& request, comm::Responder responder);
+    void fork_sequence(const comm::Request& request, comm::Responder responder);
+    void close_sequence(const comm::Request& request, comm::Responder responder);
+    void begin_step(const comm::Request& request, comm::Responder responder);
+    void layer(const comm::Request& request, comm::Responder responder);
+    void commit_step(const comm::Request& request, comm::Responder responder);
+    void abort_step(const comm::Request& request, comm::Responder responder);
+    void read_kv(const comm::Request& request, comm::Responder responder);
+    void truncate(const comm::Request& request, comm::Responder responder);
+    void set_window(const comm::Request& request, comm::Responder responder);
+    void inspect_sequence(const comm::Request& request, comm::Responder responder);
+    void occupancy(const comm::Request& request, comm::Responder responder);
+
+    Lead& lead_;
+    const Generation generation_;
+    const std::vector<WorkerId> workers_by_rank_;
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,131 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/sharding.h"
+#include "kernels/append.h"
+#include "kernels/attention.h"
+#include "kernels/thread_pool.h"
+#include "worker/page_pool.h"
+#include "worker/stream_table.h"
+
+namespace kvgrid::worker {
+
+enum class StepKind {
+    attend,  // each layer in order, with q
+    write,   // each layer that owns KV in order, without q
+};
+
+// A model on this shard: its geometry, how it is split, its pages and sequences.
+struct ShardModel {
+    ModelSpec spec;
+    GridShape grid;
+    kernels::HeadShape heads;  // of this shard
+    std::unique_ptr<PagePool> pool;
+    std::unique_ptr<StreamTable> streams;
+    std::uint64_t pool_bytes = 0;
+};
+
+struct BeginStep {
+    StepId step;
+    ModelId model;
+    StepKind kind = StepKind::attend;
+    std::vector<StreamTable::Part> parts;  // each sequence once
+};
+
+// One layer of one or more open steps of the same model and kind, as this shard sees it.
+struct ShardLayer {
+    std::span<const StepId> steps;  // rows are in this order, and within a step in the order of its parts
+    int layer;
+    std::span<const std::byte> q;  // [tokens, local query heads, head_dim] in the model's dtype; empty in a write step
+    std::span<const std::byte> k;  // [tokens, local KV heads, head_dim]; empty where the layer owns no KV
+    std::span<const std::byte> v;
+    std::span<float> partial;  // out [tokens, local query heads, head_dim]; empty in a write step
+    std::span<float> lse;      // out [tokens, local query heads]
+};
+
+struct ModelReport {
+    ModelId model;
+    std::uint64_t page_bytes = 0;
+    PageCounts pages;
+    std::uint64_t sequences = 0;
+    std::uint64_t stored_tokens = 0;
+};
+
+// What one worker holds, without any I/O: its heads' streams, its pages of them, and the steps that are open. An engine's own ranks
+// can embed it; a worker process wraps it. The outputs are partial: the join makes them whole.
+//
+//   Threads    one at a time.
+//   Refusals   given the same calls in the same order, all shards of a grid refuse alike, except for no_room (add_model, begin), on
+//              which the ranks have to agree: whoever got through takes the call back (remove_model, abort).
+//   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing.
+class Shard {
+  public:
+    // `memory_bytes`: budget for the page pools of all models.
+    Shard(int rank, std::uint64_t memory_bytes, kernels::ThreadPool& threads);
+
+    // `pool_bytes` 0: all of the budget that no model has. Returns the bytes of the pool, whole pages.
+    Result<std::uint64_t> add_model(ModelId id, const ModelSpec& spec, const GridShape& grid, std::uint64_t pool_bytes);
+    void remove_model(ModelId id);  // with its sequences; no step of it may be open
+
+    Status open(SequenceId id, ModelId model, const Window& window);
+    Status fork(SequenceId source, SequenceId target);
+    Status close(SequenceId id);
+    Status truncate(SequenceId id, std::int64_t length);
+    Status set_window(SequenceId id, const Window& window);
+
+    Status begin(const BeginStep& request);
+    int tokens_that_fit(const BeginStep& request) const;  // per part, for the message of a no_room
+    Status layer(const ShardLayer& call);
+    Status commit(StepId step);
+    Status abort(StepId step);
+
+    // The tokens of the range that live on this shard, in token order: k then v, [tokens, local KV heads, head_dim].
+    Status check_readable(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);
+    void read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count, std::span<std::byte> out);
+
+    const ShardModel* find_model(ModelId id) const;
+    const SequenceState* find_sequence(SequenceId id) const;
+    ModelId model_of(SequenceId id) const;      // 0 if it is not open
+    ModelId model_of_step(StepId step) const;   // 0 if it is not open
+    int tokens_of_step(StepId step) const;      // 0 if it is not open
+    bool attends(StepId step) const;            // whether it is open and of that kind
+    std::int64_t length_of(SequenceId id) const;
+    std::vector<ModelReport> report() const;
+
+  private:
+    struct Step {
+        ModelId model;
+        StepKind kind;
+        std::vector<StreamTable::Part> parts;
+        int tokens = 0;
+        int next_layer = 0;  // layer_count when all are done
+    };
+
+    Result<ShardModel*> model_of_open(SequenceId id);
+    Status check_begin(const BeginStep& request) const;
+    Status check_layer(const ShardLayer& call) const;
+    static int layer_after(const ShardModel& model, StepKind kind, int layer);
+    void append_layer(ShardModel& model, const ShardLayer& call);
+    void attend_layer(ShardModel& model, const ShardLayer& call);
+    std::size_t stream_index(const ShardModel& model, int layer, int head) const;
+
+    const int rank_;
+    std::uint64_t memory_left_;
+    kernels::ThreadPool& threads_;
+    std::unordered_map<ModelId, ShardModel> models_;
+    std::unordered_map<SequenceId, ModelId> model_of_sequence_;
+    std::unordered_map<StepId, Step> steps_;
+
+    // Scratch of a layer call, kept so that decoding does not allocate.
+    std::vector<kernels::PageRun> runs_;
+    std::vector<kernels::AttentionItem> items_;
+    std::vector<std::span<const kernels::PageEntry>> streams_of_items_;
+};
+
+}  // namespace kvgrid::worker

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/sharding.h"
+#include "kernels/page_layout.h"
+#include "worker/page_pool.h"
+#include "worker/window.h"
+
+namespace kvgrid::worker {
+
+// What an open step has changed in one sequence, so that it can be settled or undone.
+struct Growth {
+    StepId step;
+    int tokens = 0;
+    std::uint32_t tail_tokens = 0;  // tokens of the page that was grown, as before; 0: no page of this shard was grown
+    int new_pages = 0;              // entries added to each stream
+    std::vector<PageId> replaced;   // [stream] the shared page that was copied before writing to it; empty if none was
+};
+
+// Tokens first ... end - 1 of a KV layer were given back when they left the window. Page borders; empty: nothing was.
+struct DroppedTokens {
+    std::int64_t first = 0;
+    std::int64_t end = 0;
+
+    bool empty() const { return first == end; }
+};
+
+// One sequence's share of this worker.
+struct SequenceState {
+    SequenceId id;
+    std::int64_t length = 0;  // committed tokens, of the whole sequence
+    int spread = 0;
+    Window window;                                         // of the sequence itself, beside those of the layers
+    std::vector<std::vector<kernels::PageEntry>> streams;  // [kv layer * local KV heads + head]
+    std::vector<DroppedTokens> dropped;                    // [kv layer]
+    Growth growth;                                         // of the open step, if growth.step
+
+    std::size_t page_count() const;
+};
+
+// The sequences of one model in one worker, and the pages of their streams. Counts and refusals do not depend on the worker, except
+// for no_room: given the same calls, all shards of a grid answer alike.
+//
+//   Invariant  while no step is open, each stream lists exactly the pages of its tokens that live on this sequence part and have not
+//              left the window; each page listed has one holder for each list that names it.
+class StreamTable {
+  public:
+    struct Part {
+        SequenceId sequence;
+        int tokens;
+    };
+
+    StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool);
+    ~StreamTable();  // gives every page back
+    StreamTable(const StreamTable&) = delete;
+    StreamTable& operator=(const StreamTable&) = delete;
+
+    Status open(SequenceId id, const Window& window);
+    Status fork(SequenceId source, SequenceId target);  // shares every page
+    Status close(SequenceId id);
+    Status truncate(SequenceId id, std::int64_t length);
+    Status set_window(SequenceId id, const Window& window);
+
+    // Takes pages for the new tokens and puts them into the page lists, copying pages that other sequences hold as well. All parts or
+    // none: `not_found`, `busy` (an open step holds the sequence), `no_room`.
+    Status grow(StepId step, std::span<const Part> parts);
+    void settle(SequenceId id);  // the new tokens are committed; pages that leave the window go
+    void undo(SequenceId id);    // as before `grow`
+
+    // The largest number of new tokens, at most `part.tokens` in each part, that `grow` would find room for now.
+    int tokens_that_fit(std::span<const Part> parts) const;
+
+    SequenceState* find(SequenceId id);
+    std::size_t sequence_count() const { return sequences_.size(); }
+    std::uint64_t stored_tokens() const { return stored_tokens_; }
+    HeadRange local_kv_heads() const { return heads_; }
+    int kv_layer_index(int layer) const;  // position among the layers that own KV
+
+  private:
+    std::size_t stream_count() const { return kv_layers_.size() * heads_.count; }
+    std::size_t pages_needed(const SequenceState& sequence, int tokens) const;
+    bool holds_tail(const SequenceState& sequence) const;
+    Result<SequenceState*> find_idle(SequenceId id);
+    void grow_one(SequenceState& sequence, StepId step, int tokens, std::vector<PageId>& pages);
+    void copy_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages);
+    void drop_what_left_the_window(SequenceState& sequence);
+    void drop_pages(std::vector<kernels::PageEntry>& stream, std::size_t first, std::size_t end);
+    Status check_nothing_needed_was_dropped(const SequenceState& sequence, const Window& window, std::int64_t length) const;
+
+    const ModelSpec spec_;
+    const std::vector<int> kv_layers_;
+    const GridShape grid_;
+    const int sequence_part_;
+    const HeadRange heads_;
+    PagePool& pool_;
+    std::unordered_map<SequenceId, SequenceState> sequences_;
+    std::uint64_t stored_tokens_ = 0;
+};
+
+}  // namespace kvgrid::worker
