@@ -1,0 +1,27 @@
+#include <fmt/format.h>
+
+#include "comm/wire/messages.h"
+#include "coordinator/requests/new_sequence.h"
+#include "coordinator/requests/requests.h"
+
+namespace kvgrid::coordinator {
+
+void fork_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call) {
+    if (auto ready = coordinator.require_ready(); !ready) return call->fail(ready.error());
+    if (auto room = coordinator.abandoned().has_room(); !room) return call->fail(room.error());
+    auto source = coordinator.catalogue().sequence(SequenceId{request.sequence()});
+    if (!source) return call->fail(source.error());
+    if (!source->confirmed) {
+        return call->fail({Errc::not_found, fmt::format("sequence {} was never opened", source->id.value)});
+    }
+
+    auto reserved = coordinator.catalogue().reserve_sequence(
+        {.model = source->model, .tenant = source->tenant, .parent = source->id});
+    if (!reserved) return call->fail(reserved.error());
+    wire::GridFork message;
+    message.set_source(source->id.value);
+    message.set_target(reserved->id.value);
+    make_in_grid(coordinator, {*std::move(reserved), comm::MessageType::grid_fork, comm::pack(message)}, call);
+}
+
+}  // namespace kvgrid::coordinator

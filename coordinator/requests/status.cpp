@@ -1,0 +1,42 @@
+#include "coordinator/requests/requests.h"
+#include "coordinator/requests/wire_form.h"
+
+namespace kvgrid::coordinator {
+
+namespace {
+
+wire::WorkerStatus status_of(const Worker& worker, int rank) {
+    wire::WorkerStatus status;
+    status.set_worker(worker.id.value);
+    status.set_rank(rank);
+    status.set_endpoint(worker.process.endpoint);
+    status.set_host(worker.process.host);
+    status.set_process_id(worker.process.process_id);
+    status.set_alive(worker.alive);
+    status.set_memory_bytes(worker.process.memory_bytes);
+    for (const PoolOccupancy& pool : worker.said.pools) *status.add_models() = to_wire(pool);
+    return status;
+}
+
+}  // namespace
+
+Result<wire::StatusReply> status(Coordinator& coordinator, const wire::StatusRequest&) {
+    const Membership& membership = coordinator.membership();
+    const auto obstacle = coordinator.obstacle();
+    wire::StatusReply reply;
+    reply.set_generation(membership.grid().generation.value);
+    reply.set_ready(!obstacle);
+    if (obstacle) {
+        reply.set_not_ready_because(*obstacle);
+    } else {
+        reply.set_lead_endpoint(membership.grid().members.front().process.endpoint);
+    }
+    for (const Worker& worker : membership.workers()) {
+        *reply.add_workers() = status_of(worker, membership.rank_of(worker.id));
+    }
+    reply.set_version(KVGRID_VERSION);
+    reply.set_expected_workers(static_cast<std::uint32_t>(membership.options().expected_workers));
+    return reply;
+}
+
+}  // namespace kvgrid::coordinator

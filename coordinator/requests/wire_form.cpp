@@ -1,0 +1,62 @@
+#include "coordinator/requests/wire_form.h"
+
+namespace kvgrid::coordinator {
+
+wire::ModelReply to_wire(const ModelRecord& record) {
+    wire::ModelReply reply;
+    reply.set_model(record.id.value);
+    reply.set_spec_json(to_json(record.spec));
+    reply.set_head_parts(record.grid.head_parts);
+    reply.set_sequence_parts(record.grid.sequence_parts);
+    reply.set_pool_bytes_per_worker(record.pool_bytes_per_worker);
+    return reply;
+}
+
+wire::SequenceReply to_wire(const SequenceRecord& record) {
+    wire::SequenceReply reply;
+    reply.set_sequence(record.id.value);
+    reply.set_model(record.model.value);
+    reply.set_tenant(record.tenant);
+    reply.set_parent(record.parent.value);
+    return reply;
+}
+
+wire::Membership to_wire(const Grid& grid) {
+    wire::Membership membership;
+    membership.set_generation(grid.generation.value);
+    for (const Member& member : grid.members) {
+        wire::Member& entry = *membership.add_members();
+        entry.set_worker(member.worker.value);
+        entry.set_endpoint(member.process.endpoint);
+        entry.set_mpi_rank(member.process.mpi_rank);
+    }
+    return membership;
+}
+
+wire::Occupancy to_wire(const PoolOccupancy& pool) {
+    wire::Occupancy occupancy;
+    occupancy.set_model(pool.model.value);
+    occupancy.set_page_bytes(pool.page_bytes);
+    occupancy.set_capacity_pages(pool.capacity_pages);
+    occupancy.set_free_pages(pool.free_pages);
+    occupancy.set_used_pages(pool.used_pages);
+    occupancy.set_reserved_pages(pool.reserved_pages);
+    occupancy.set_shared_pages(pool.shared_pages);
+    occupancy.set_sequences(pool.sequences);
+    occupancy.set_stored_tokens(pool.stored_tokens);
+    return occupancy;
+}
+
+PoolOccupancy from_wire(const wire::Occupancy& pool) {
+    return {.model = ModelId{pool.model()},
+            .page_bytes = pool.page_bytes(),
+            .capacity_pages = pool.capacity_pages(),
+            .free_pages = pool.free_pages(),
+            .used_pages = pool.used_pages(),
+            .reserved_pages = pool.reserved_pages(),
+            .shared_pages = pool.shared_pages(),
+            .sequences = pool.sequences(),
+            .stored_tokens = pool.stored_tokens()};
+}
+
+}  // namespace kvgrid::coordinator

@@ -1,0 +1,96 @@
+#include "coordinator/server.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <future>
+
+#include "comm/wire/messages.h"
+#include "coordinator/call.h"
+#include "coordinator/requests/requests.h"
+
+namespace kvgrid::coordinator {
+
+namespace {
+
+using comm::MessageType;
+
+using Handle = void (*)(Coordinator&, const comm::Frame&, const CallPtr&);
+
+// For requests that are done at once.
+template <auto function, class Request, MessageType reply_type>
+void answer(Coordinator& coordinator, const comm::Frame& frame, const CallPtr& call) {
+    auto request = comm::unpack<Request>(frame);
+    if (!request) return call->fail(request.error());
+    auto reply = function(coordinator, *request);
+    if (!reply) return call->fail(reply.error());
+    call->reply(reply_type, *reply);
+}
+
+// For requests that answer later.
+template <auto function, class Request>
+void begin(Coordinator& coordinator, const comm::Frame& frame, const CallPtr& call) {
+    auto request = comm::unpack<Request>(frame);
+    if (!request) return call->fail(request.error());
+    function(coordinator, *request, call);
+}
+
+struct Row {
+    MessageType type;
+    Handle handle;
+};
+
+constexpr std::array kRows{
+    Row{MessageType::status, answer<status, wire::StatusRequest, MessageType::status_reply>},
+    Row{MessageType::register_model, begin<register_model, wire::RegisterModelRequest>},
+    Row{MessageType::list_models, answer<list_models, wire::Empty, MessageType::list_models_reply>},
+    Row{MessageType::open_sequence, begin<open_sequence, wire::OpenSequenceRequest>},
+    Row{MessageType::fork_sequence, begin<fork_sequence, wire::SequenceRequest>},
+    Row{MessageType::close_sequence, begin<close_sequence, wire::SequenceRequest>},
+    Row{MessageType::list_sequences,
+        answer<list_sequences, wire::ListSequencesRequest, MessageType::list_sequences_reply>},
+    Row{MessageType::register_worker,
+        answer<register_worker, wire::RegisterWorkerRequest, MessageType::register_worker_reply>},
+    Row{MessageType::heartbeat, answer<heartbeat, wire::HeartbeatRequest, MessageType::heartbeat_reply>},
+};
+
+}  // namespace
+
+void serve(Coordinator& coordinator, comm::Request request, comm::Responder responder) {
+    const MessageType type = request.frame.header.type;
+    const auto call = std::make_shared<Call>(type, request.deadline, std::move(responder));
+    const auto row = std::find_if(kRows.begin(), kRows.end(), [type](const Row& entry) { return entry.type == type; });
+    if (row == kRows.end()) {
+        return call->fail(
+            {Errc::unsupported, fmt::format("a coordinator does not take {} requests: data requests go to the lead, "
+                                            "whose endpoint is in the status",
+                                            comm::name_of(type))});
+    }
+    row->handle(coordinator, request.frame, call);
+}
+
+CoordinatorServer::CoordinatorServer(comm::IoThread& io, std::unique_ptr<Coordinator> coordinator)
+    : io_(io),
+      coordinator_(std::move(coordinator)),
+      server_(std::make_unique<comm::Server>(
+          io, comm::Server::Handlers{.on_request =
+                                         [this](comm::Request request, comm::Responder responder) {
+                                             serve(*coordinator_, std::move(request), std::move(responder));
+                                         },
+                                     .on_disconnect = {}})),
+      ticks_(io.every(coordinator_->options().heartbeat, [this] { coordinator_->tick(); })) {}
+
+CoordinatorServer::~CoordinatorServer() {
+    server_.reset();
+    ticks_.reset();
+    std::promise<void> stopped;
+    io_.post([this, &stopped] {
+        coordinator_->stop();
+        // The lead's channel ends in work that `stop` has posted.
+        io_.post([&stopped] { stopped.set_value(); });
+    });
+    stopped.get_future().wait();
+}
+
+}  // namespace kvgrid::coordinator

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/result.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace kvgrid::coordinator {
+
+class Statement;
+
+// One SQLite database, durable at each commit (write-ahead log, fsync) and held by one process at a time. One thread.
+//
+//   Errors   `corrupt` for a file that is no database or is damaged; `unavailable` where the disk or another process is in
+//            the way, and what was asked for has not happened then; `already_exists` for a value that has to be unique.
+class Database {
+  public:
+    // Makes the file if it is not there.
+    static Result<Database> open(const std::filesystem::path& path);
+
+    Status execute(const std::string& sql);
+    Result<Statement> prepare(std::string_view sql);
+
+    // The error of the last call, as a Result's.
+    Error error(std::string_view doing) const;
+
+  private:
+    struct Close {
+        void operator()(sqlite3* handle) const;
+    };
+    explicit Database(std::unique_ptr<sqlite3, Close> handle, std::string path)
+        : handle_(std::move(handle)), path_(std::move(path)) {}
+
+    std::unique_ptr<sqlite3, Close> handle_;
+    std::string path_;
+};
+
+// A prepared statement. Parameters and columns count from 0. Does not outlive its database.
+class Statement {
+  public:
+    Statement& bind(std::int64_t value);     // the next parameter
+    Statement& bind(std::string_view text);  // copied
+
+    // True: there is a row, whose columns can be read until the next step. False: done.
+    Result<bool> step();
+    // For statements that give no rows.
+    Status run();
+
+    std::int64_t integer(int column) const;
+    std::string text(int column) const;
+
+  private:
+    friend class Database;
+    struct Finalize {
+        void operator()(sqlite3_stmt* handle) const;
+    };
+    Statement(const Database& database, std::unique_ptr<sqlite3_stmt, Finalize> handle)
+        : database_(&database), handle_(std::move(handle)) {}
+
+    const Database* database_;
+    std::unique_ptr<sqlite3_stmt, Finalize> handle_;
+    int bound_count_ = 0;
+    bool bind_failed_ = false;
+};
+
+// All of the statements between `begin` and `commit`, or none of them: taken back unless committed.
+class Transaction {
+  public:
+    static Result<Transaction> begin(Database& database);
+    Transaction(Transaction&& other) noexcept : database_(std::exchange(other.database_, nullptr)) {}
+    Transaction& operator=(Transaction&&) = delete;
+    ~Transaction();
+
+    Status commit();
+
+  private:
+    explicit Transaction(Database& database) : database_(&database) {}
+    Database* database_;  // null: over
+};
+
+}  // namespace kvgrid::coordinator

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "comm/rpc/server.h"
+#include "comm/wire/messages.h"
+
+namespace kvgrid::coordinator {
+
+// Stands for a grid's lead: answers grid_* requests as told, and remembers them. A new model gets the bytes that were asked for; all
+// else succeeds.
+class FakeLead {
+  public:
+    FakeLead(comm::IoThread& io, const std::string& endpoint)
+        : server_(io,
+                  {.on_request = [this](comm::Request request,
+                                        comm::Responder responder) { take(std::move(request), std::move(responder)); },
+                   .on_disconnect = {}}) {
+        server_.listen(comm::parse_endpoint(endpoint).value()).value();
+    }
+
+    void refuse(comm::MessageType type, Error error) { set(type, {std::move(error), false}); }
+    void keep_silent(comm::MessageType type) { set(type, {std::nullopt, true}); }
+    void behave(comm::MessageType type) { set(type, {}); }
+    // Answers, well, what it was silent about.
+    void speak() {
+        std::lock_guard lock(mutex_);
+        rules_.clear();
+        for (auto& [frame, responder] : kept_) answer(frame, responder);
+        kept_.clear();
+    }
+
+    // The messages of this type that have come, once there are `count` of them or ten seconds have passed.
+    template <class M>
+    std::vector<M> wait_for(comm::MessageType type, std::size_t count) {
+        std::unique_lock lock(mutex_);
+        came_.wait_for(lock, std::chrono::seconds(10), [&] { return frames_[type].size() >= count; });
+        std::vector<M> messages;
+        for (const comm::Frame& frame : frames_[type]) messages.push_back(comm::unpack<M>(frame).value());
+        return messages;
+    }
+    std::vector<std::uint64_t> generations(comm::MessageType type) {
+        std::lock_guard lock(mutex_);
+        std::vector<std::uint64_t> generations;
+        for (const comm::Frame& frame : frames_[type]) generations.push_back(frame.header.generation);
+        return generations;
+    }
+
+  private:
+    struct Rule {
+        std::optional<Error> refusal;
+        bool silent = false;
+    };
+
+    void set(comm::MessageType type, Rule rule) {
+        std::lock_guard lock(mutex_);
+        rules_[type] = std::move(rule);
+    }
+
+    void take(comm::Request request, comm::Responder responder) {
+        std::lock_guard lock(mutex_);
+        const comm::MessageType type = request.frame.header.type;
+        const Rule rule = rules_[type];
+        if (rule.silent) {
+            kept_.emplace_back(request.frame, std::move(responder));
+        } else if (rule.refusal) {
+            responder.fail(*rule.refusal);
+        } else {
+            answer(request.frame, responder);
+        }
+        frames_[type].push_back(std::move(request.frame));
+        came_.notify_all();
+    }
+
+    static void answer(const comm::Frame& frame, comm::Responder& responder) {
+        if (frame.header.type != comm::MessageType::grid_add_model) {
+            return responder.reply(comm::MessageType::empty, comm::pack(wire::Empty{}));
+        }
+        wire::GridAddModelReply reply;
+        reply.set_pool_bytes_per_worker(comm::unpack<wire::GridAddModel>(frame)->pool_bytes_per_worker());
+        responder.reply(comm::MessageType::grid_add_model_reply, comm::pack(reply));
+    }
+
+    std::mutex mutex_;
+    std::condition_variable came_;
+    std::map<comm::MessageType, Rule> rules_;
+    std::map<comm::MessageType, std::vector<comm::Frame>> frames_;
+    std::vector<std::pair<comm::Frame, comm::Responder>> kept_;
+    comm::Server server_;  // last: stops before the rest goes
+};
+
+}  // namespace kvgrid::coordinator
