@@ -1,0 +1,110 @@
+#include "client/cli/demo.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "client/cli/available_memory.h"
+#include "client/cli/demo_acts.h"
+#include "client/cli/local_cluster.h"
+#include "client/cli/process_scan.h"
+#include "core/units.h"
+
+namespace kvgrid::cli {
+
+namespace {
+
+using Act = Status (*)(DemoStage&);
+using Seconds = std::chrono::duration<double>;
+using Summary = std::vector<std::pair<std::string, std::string>>;
+
+// In the tree from which this program was built, or beside it where it was installed.
+Result<std::filesystem::path> find_trace() {
+    constexpr const char* kName = "smollm2_135m_instruct.safetensors";
+    std::error_code error;
+    std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+    for (; folder.has_relative_path(); folder = folder.parent_path()) {
+        for (const char* place : {"tests/data", "share/kvgrid"}) {
+            if (std::filesystem::exists(folder / place / kName, error)) return folder / place / kName;
+        }
+    }
+    return {Errc::not_found, fmt::format("no {} above this program: name a trace with --trace", kName)};
+}
+
+Result<analysis::Trace> load_trace(const std::filesystem::path& named) {
+    if (!named.empty()) return analysis::read_trace(named);
+    const auto found = find_trace();
+    if (!found) return found.error();
+    return analysis::read_trace(*found);
+}
+
+Result<Summary> run_acts(const DemoOptions& options, const DemoPlan& plan, const analysis::Trace& trace,
+                         const std::string& endpoint, const Clock& clock) {
+    auto client = Client::connect(endpoint, {.timeout = std::chrono::seconds(60)});
+    if (!client) return client.error();
+    DemoStage stage{*client, plan, trace, options.progress_style, clock, options.interrupted, {}, {}, {}};
+    for (const Act act : {demo_replay, demo_long_context, demo_fork}) {
+        if (Status done = act(stage); !done) return done.error();
+    }
+    return std::move(stage.summary);
+}
+
+// Ends the cluster, and looks whether it did.
+Status stop(LocalCluster& cluster) {
+    const std::string mark = cluster.mark();
+    if (Status stopped = cluster.stop(); !stopped) return stopped;
+    if (const auto left = processes_naming(mark); !left.empty())
+        return {Errc::internal, fmt::format("{} processes of the cluster are still there", left.size())};
+    return {};
+}
+
+void print_summary(const Summary& summary) {
+    say("\n4. What was done\n");
+    for (const auto& [what, figure] : summary) say(fmt::format("  {:<20} {}\n", what, figure));
+}
+
+}  // namespace
+
+void say(const std::string& text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+}
+
+Status DemoStage::check_not_interrupted() const {
+    if (interrupted && interrupted()) return {Errc::unavailable, "interrupted"};
+    return {};
+}
+
+Status run_demo(const DemoOptions& options) {
+    SteadyClock clock;
+    const TimePoint start = clock.now();
+    const auto trace = load_trace(options.trace);
+    if (!trace) return trace.error();
+    const DemoPlan plan = plan_demo(*trace, options.wish, available_memory_bytes());
+
+    auto cluster = LocalCluster::start({.workers = plan.grid.workers(),
+                                        .memory_bytes_per_worker = plan.memory_per_worker(),
+                                        .state_dir = options.state_dir,
+                                        .interrupted = options.interrupted});
+    if (!cluster) return cluster.error();
+    say(fmt::format(
+        "Started 1 coordinator and {} workers with {} each: {} head parts x {} sequence parts, in {:.1f} s\n"
+        "  to look at it meanwhile: kvgrid status --coordinator {}\n",
+        plan.grid.workers(), format_bytes(plan.memory_per_worker()), plan.grid.head_parts, plan.grid.sequence_parts,
+        Seconds(clock.now() - start).count(), cluster->endpoint()));
+    auto summary = run_acts(options, plan, *trace, cluster->endpoint(), clock);
+    if (!summary) {
+        // The cause is often in a program that has ended.
+        const Status running = cluster->check();
+        const Status stopped = stop(*cluster);
+        if (running) return summary.error();
+        return {summary.error().code, fmt::format("{}\n{}", summary.error().message, running.error().to_string())};
+    }
+    if (Status stopped = stop(*cluster); !stopped) return stopped;
+    summary->emplace_back("stopped", "the coordinator and all workers; none is left");
+    summary->emplace_back("total time", fmt::format("{:.1f} s", Seconds(clock.now() - start).count()));
+    print_summary(*summary);
+    return {};
+}
+
+}  // namespace kvgrid::cli

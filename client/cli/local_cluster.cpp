@@ -1,0 +1,178 @@
+#include "client/cli/local_cluster.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <thread>
+
+#include "client/cli/open_mpi.h"
+#include "client/cli/process_scan.h"
+#include "client/cli/text_file.h"
+#include "client/kvgrid.h"
+#include "core/log.h"
+
+namespace kvgrid::cli {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kStopTimeout = 5s;
+constexpr auto kKillTimeout = 2s;
+constexpr auto kPollInterval = 10ms;
+constexpr auto kConnectTimeout = 500ms;  // of one attempt; between two of them the programs are looked at
+constexpr int kTailLines = 15;
+
+constexpr const char* kCoordinatorLog = "coordinator.log";
+constexpr const char* kWorkersLog = "workers.log";
+
+// A program that was built or installed with this one.
+Result<std::filesystem::path> program_beside_this(const std::string& name) {
+    std::error_code error;
+    const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+    if (access((folder / name).c_str(), X_OK) == 0) return folder / name;
+    return {Errc::not_found, fmt::format("{} is not in {}: build it (./dev build)", name, folder.string())};
+}
+
+Error with_log(Errc code, const std::string& what, const std::filesystem::path& log) {
+    return {code, fmt::format("{}; the end of {}:\n{}", what, log.string(), last_lines(log, kTailLines))};
+}
+
+Status check_child(std::optional<ChildProcess>& child, const char* name, const std::filesystem::path& log) {
+    if (!child || child->running()) return {};
+    return with_log(Errc::unavailable, fmt::format("{} {}", name, child->how_it_ended()), log);
+}
+
+bool passed(Deadline deadline) {
+    return std::chrono::steady_clock::now() >= deadline;
+}
+
+Status check_not_interrupted(const LocalClusterOptions& options) {
+    if (options.interrupted && options.interrupted())
+        return {Errc::unavailable, "interrupted while the cluster started"};
+    return {};
+}
+
+}  // namespace
+
+Result<LocalCluster> LocalCluster::start(const LocalClusterOptions& options) {
+    auto sockets = TemporaryDirectory::make();
+    if (!sockets) return sockets.error();
+    LocalCluster cluster(*std::move(sockets));
+    cluster.state_dir_ = options.state_dir.empty() ? cluster.sockets_->path() : options.state_dir;
+    cluster.endpoint_ = "unix:" + (cluster.sockets_->path() / "coordinator.sock").string();
+    std::error_code error;
+    std::filesystem::create_directories(cluster.state_dir_, error);
+    if (error)
+        return {Errc::invalid_argument,
+                fmt::format("cannot make {}: {}", cluster.state_dir_.string(), error.message())};
+
+    const Deadline deadline = deadline_in(options.start_timeout);
+    if (Status started = cluster.start_coordinator(options); !started) return started.error();
+    if (Status listening = cluster.wait_until_listening(options, deadline); !listening) return listening.error();
+    if (Status started = cluster.start_workers(options); !started) return started.error();
+    if (Status ready = cluster.wait_until_ready(options, deadline); !ready) return ready.error();
+    return cluster;
+}
+
+LocalCluster::LocalCluster(TemporaryDirectory sockets)
+    : sockets_(std::make_unique<TemporaryDirectory>(std::move(sockets))) {}
+
+LocalCluster::~LocalCluster() {
+    if (Status stopped = stop(); !stopped) log_error(stopped.error().to_string());
+}
+
+Status LocalCluster::start_coordinator(const LocalClusterOptions& options) {
+    const auto program = program_beside_this("kvgrid-coordinator");
+    if (!program) return program.error();
+    auto child = ChildProcess::start(
+        {.arguments = {*program, "--listen", endpoint_, "--state-dir", state_dir_, "--workers",
+                       std::to_string(options.workers), "--log-level", options.log_level, "--exit-with-parent"},
+         .environment = {},
+         .log = state_dir_ / kCoordinatorLog});
+    if (!child) return child.error();
+    coordinator_ = *std::move(child);
+    return {};
+}
+
+Status LocalCluster::start_workers(const LocalClusterOptions& options) {
+    const auto program = program_beside_this("kvgrid-worker");
+    if (!program) return program.error();
+    const auto mpirun = find_mpirun();
+    if (!mpirun) return mpirun.error();
+    const bool as_root = geteuid() == 0;
+    if (as_root) log_info("running as root: mpirun is told that this is meant");
+
+    const std::filesystem::path& sockets = sockets_->path();
+    const std::vector<std::string> worker{*program,
+                                          "--coordinator",
+                                          endpoint_,
+                                          "--listen",
+                                          "unix:" + (sockets / "worker-%r.sock").string(),
+                                          "--memory",
+                                          std::to_string(options.memory_bytes_per_worker),
+                                          "--threads",
+                                          std::to_string(options.threads_per_worker),
+                                          "--log-level",
+                                          options.log_level,
+                                          "--exit-with-parent"};
+    auto child = ChildProcess::start({.arguments = mpirun_arguments(*mpirun, options.workers, worker),
+                                      .environment = mpirun_environment(sockets, as_root),
+                                      .log = state_dir_ / kWorkersLog});
+    if (!child) return child.error();
+    workers_ = *std::move(child);
+    return {};
+}
+
+Status LocalCluster::wait_until_listening(const LocalClusterOptions& options, Deadline deadline) {
+    const std::filesystem::path log = state_dir_ / kCoordinatorLog;
+    for (;;) {
+        if (file_has_line(log, "listening on " + endpoint_)) return {};
+        if (Status running = check(); !running) return running;
+        if (Status go_on = check_not_interrupted(options); !go_on) return go_on;
+        if (passed(deadline)) return with_log(Errc::deadline_exceeded, "the coordinator does not listen", log);
+        std::this_thread::sleep_for(kPollInterval);
+    }
+}
+
+Status LocalCluster::wait_until_ready(const LocalClusterOptions& options, Deadline deadline) {
+    for (;;) {
+        const auto client = Client::connect(endpoint_, {.timeout = kConnectTimeout});
+        if (client) return {};
+        if (Status running = check(); !running) return running;
+        if (Status go_on = check_not_interrupted(options); !go_on) return go_on;
+        if (passed(deadline)) {
+            return with_log(Errc::deadline_exceeded, "the cluster is not ready: " + client.error().to_string(),
+                            state_dir_ / kWorkersLog);
+        }
+        std::this_thread::sleep_for(kPollInterval);
+    }
+}
+
+Status LocalCluster::check() {
+    if (Status running = check_child(coordinator_, "kvgrid-coordinator", state_dir_ / kCoordinatorLog); !running)
+        return running;
+    return check_child(workers_, "mpirun", state_dir_ / kWorkersLog);
+}
+
+Status LocalCluster::stop() {
+    if (!sockets_) return {};
+    // Workers first: they are told to end, and need not find out that their coordinator has gone.
+    const Deadline deadline = deadline_in(kStopTimeout);
+    std::string killed;
+    for (auto& [child, name] : {std::pair{&workers_, "mpirun"}, std::pair{&coordinator_, "kvgrid-coordinator"}}) {
+        if (!*child) continue;
+        (*child)->signal_group(SIGTERM);
+        if (!(*child)->wait_until(deadline)) killed += fmt::format(" {}", name);
+        child->reset();  // kills
+    }
+    const std::vector<pid_t> left = kill_processes_naming(mark(), deadline_in(kKillTimeout));
+    sockets_.reset();
+    if (!left.empty()) return {Errc::internal, fmt::format("processes {} could not be ended", fmt::join(left, ", "))};
+    if (!killed.empty())
+        return {Errc::deadline_exceeded, fmt::format("did not end in 5 s and had to be killed:{}", killed)};
+    return {};
+}
+
+}  // namespace kvgrid::cli

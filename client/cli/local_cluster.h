@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "client/cli/child_process.h"
+#include "client/cli/temporary_directory.h"
+#include "core/result.h"
+
+namespace kvgrid::cli {
+
+struct LocalClusterOptions {
+    int workers = 4;
+    std::uint64_t memory_bytes_per_worker = std::uint64_t{1} << 30;
+    int threads_per_worker = 0;       // 0: this host's cores shared among the workers
+    std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
+    std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
+    std::string log_level = "info";                   // of the programs
+    std::function<bool()> interrupted;                // asked while waiting; may be empty
+};
+
+// A coordinator and its workers on this host, for a demonstration or a test. The programs are those beside the running one.
+//
+//     this process
+//       |-- kvgrid-coordinator            coordinator.log
+//       '-- mpirun                        workers.log
+//             '-- kvgrid-worker ...       all talk over Unix-domain sockets in a directory of this cluster alone
+//
+//   Ends     by stop, by the destructor, and with the thread that started it, however that ends: the kernel then kills the
+//            coordinator and mpirun, and the workers end with mpirun.
+//   Threads  one at a time.
+class LocalCluster {
+  public:
+    // Returns when the cluster is ready. not_found: a program is missing. Else the message has the last lines of the log.
+    static Result<LocalCluster> start(const LocalClusterOptions& options);
+    LocalCluster(LocalCluster&&) noexcept = default;
+    LocalCluster& operator=(LocalCluster&&) = delete;
+    ~LocalCluster();
+
+    const std::string& endpoint() const { return endpoint_; }  // of the coordinator
+    const std::filesystem::path& state_dir() const { return state_dir_; }
+
+    // In the command line of each process of this cluster, and of no other.
+    std::string mark() const { return sockets_ ? sockets_->path().string() : ""; }
+
+    // Whether all programs run: which one does not, and the last lines of its log.
+    Status check();
+
+    // Asks all to end, and kills after 5 s whoever has not. An error says what had to be killed or is still there. Further calls do
+    // nothing.
+    Status stop();
+
+  private:
+    explicit LocalCluster(TemporaryDirectory sockets);
+    Status start_coordinator(const LocalClusterOptions& options);
+    Status start_workers(const LocalClusterOptions& options);
+    Status wait_until_listening(const LocalClusterOptions& options, Deadline deadline);
+    Status wait_until_ready(const LocalClusterOptions& options, Deadline deadline);
+
+    std::unique_ptr<TemporaryDirectory> sockets_;  // none: stopped, or moved from
+    std::filesystem::path state_dir_;
+    std::string endpoint_;
+    std::optional<ChildProcess> coordinator_;
+    std::optional<ChildProcess> workers_;
+};
+
+}  // namespace kvgrid::cli

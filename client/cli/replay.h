@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "analysis/trace.h"
+#include "client/cli/deviation.h"
+#include "client/kvgrid.h"
+
+namespace kvgrid::cli {
+
+struct ReplayLayer {
+    int model_layer = 0;
+    Deviation from_reference;  // fp64 attention over the same, rounded q, k and v
+    Deviation from_model;      // what the model itself answered
+};
+
+struct ReplayReport {
+    std::string model;
+    Dtype dtype{};
+    GridShape grid;
+    int prefill_tokens = 0;
+    int decode_tokens = 0;
+    double seconds = 0;  // in the grid
+    std::vector<ReplayLayer> layers;
+
+    bool passed() const;
+};
+
+// The trace's model with q, k, v and the cache in `dtype`.
+ModelSpec replay_spec(const analysis::Trace& trace, Dtype dtype);
+
+// Room for the trace on the fullest worker, `copies` times over.
+std::uint64_t replay_pool_bytes(const analysis::Trace& trace, Dtype dtype, const GridShape& grid, int copies = 1);
+
+struct ReplayHooks {
+    std::function<void(int tokens_done)> progress;  // may be empty
+    std::function<bool()> interrupted;              // may be empty; asked between calls
+};
+
+// Sends a trace through the grid as an engine would: the prefill in one step, then a step for each token, layer by layer; then checks
+// every row (the head_dim elements of one token and query head) of every answer, twice:
+//
+//   reference  |o - r|   <= (2^-17 + u) max|r|              r: fp64 attention over the inputs as sent
+//   model      |o - m|   <= (2^-17 + u) max|r| + 2^-17 max|m| + max|r - r0|      m: as recorded;  r0: over the inputs before rounding
+//
+// u is the unit roundoff of an f16 or bf16 answer, 0 for f32. 2^-17, or 128 roundings of f32, is for arithmetic in f32, once in the
+// grid and once in the recorded run: a logit is a sum of head_dim products, whose roundings go up and down (the square root of their
+// count, some 8, times the largest partial sum, some 20 in real models), and that is a relative error of one token's weight; the errors
+// of different tokens average out. Recorded f32 attention is within 2^-18.8 of fp64. What rounding the inputs does is not estimated: it
+// is the difference of two fp64 results.
+Result<ReplayReport> replay(Client& client, const RegisteredModel& model, const analysis::Trace& trace,
+                            const ReplayHooks& hooks = {});
+
+}  // namespace kvgrid::cli

@@ -1,0 +1,185 @@
+#include <fmt/core.h>
+
+#include <unordered_set>
+
+#include "client/client_impl.h"
+#include "client/from_wire.h"
+#include "client/sequence_impl.h"
+#include "client/step_impl.h"
+#include "comm/rpc/endpoint.h"
+
+namespace kvgrid {
+namespace {
+
+using comm::MessageType;
+
+constexpr int kStepTokensMax = 1 << 20;  // of all parts; keeps sums and sizes far from overflow
+
+// Number of new tokens, or the part that may not be begun.
+Result<int> count_tokens(const Client::Impl* client, const std::vector<std::pair<const Sequence::Impl*, int>>& parts) {
+    if (parts.empty()) return {Errc::invalid_argument, "a step needs at least one part"};
+    std::unordered_set<SequenceId> seen;
+    int total = 0;
+    for (const auto& [sequence, tokens] : parts) {
+        auto refuse = [&](const std::string& why) {
+            return Error{Errc::invalid_argument, fmt::format("part {}: {}", seen.size(), why)};
+        };
+        if (!sequence) return refuse("it has no sequence");
+        if (sequence->client.get() != client) return refuse("its sequence belongs to another Client");
+        if (sequence->model != parts.front().first->model) return refuse("all sequences of a step must be of one model");
+        if (tokens < 1 || tokens > kStepTokensMax - total)
+            return refuse(fmt::format("{} tokens; at least 1, and {} in one step", tokens, kStepTokensMax));
+        if (!seen.insert(sequence->id).second) return refuse(fmt::format("sequence {} stands there twice", sequence->id.value));
+        total += tokens;
+    }
+    return total;
+}
+
+wire::BeginStepRequest begin_request(const std::vector<std::pair<const Sequence::Impl*, int>>& parts, StepKind kind) {
+    wire::BeginStepRequest request;
+    request.set_model(parts.front().first->model.value);
+    request.set_kind(kind == StepKind::write ? wire::WRITE : wire::ATTEND);
+    for (const auto& [sequence, tokens] : parts) {
+        auto* part = request.add_parts();
+        part->set_sequence(sequence->id.value);
+        part->set_tokens(tokens);
+    }
+    return request;
+}
+
+}  // namespace
+
+Result<Client> Client::connect(const std::string& endpoint, ClientOptions options) {
+    if (options.timeout <= std::chrono::milliseconds(0))
+        return {Errc::invalid_argument, "ClientOptions::timeout must be above 0"};
+    auto coordinator = comm::parse_endpoint(endpoint);
+    if (!coordinator) return coordinator.error();
+    auto impl = std::make_shared<Impl>(std::move(*coordinator), options);
+    auto lead = impl->link.lead(impl->deadline());
+    if (!lead) return lead.error();
+    return Client(std::move(impl));
+}
+
+Client::Client(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::Client(Client&&) noexcept = default;
+Client& Client::operator=(Client&&) noexcept = default;
+Client::~Client() = default;
+
+Result<ClusterStatus> Client::status() {
+    auto reply = impl_->link.status(impl_->deadline());
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
+Result<RegisteredModel> Client::register_model(const ModelSpec& spec, ModelOptions options) {
+    auto good = validated(spec);
+    if (!good) return good.error();
+    wire::RegisterModelRequest request;
+    request.set_spec_json(to_json(*good));
+    request.set_head_parts(options.grid.head_parts);
+    request.set_sequence_parts(options.grid.sequence_parts);
+    request.set_pool_bytes_per_worker(options.pool_bytes_per_worker);
+    auto reply = unpacked<wire::ModelReply>(impl_->link.call_coordinator(
+        {.type = MessageType::register_model, .reply = MessageType::model_reply, .message = comm::pack(request)},
+        impl_->deadline()));
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
+Result<std::vector<RegisteredModel>> Client::models() {
+    return impl_->list_models(impl_->deadline());
+}
+
+Result<Sequence> Client::open(const RegisteredModel& model, OpenOptions options) {
+    wire::OpenSequenceRequest request;
+    request.set_model(model.id.value);
+    request.set_tenant(options.tenant);
+    request.set_expected_tokens(options.expected_tokens);
+    request.set_window(options.window);
+    request.set_sinks(options.sinks);
+    auto reply = unpacked<wire::SequenceReply>(impl_->link.call_coordinator(
+        {.type = MessageType::open_sequence, .reply = MessageType::sequence_reply, .message = comm::pack(request)},
+        impl_->deadline()));
+    if (!reply) return reply.error();
+    return Sequence(std::make_unique<Sequence::Impl>(impl_, SequenceId{reply->sequence()}, model.id,
+                                                     impl_->keep(model.id, model.spec)));
+}
+
+Result<Sequence> Client::attach(SequenceId sequence) {
+    Deadline deadline = impl_->deadline();
+    wire::SequenceRequest request;
+    request.set_sequence(sequence.value);
+    auto reply = unpacked<wire::InspectSequenceReply>(impl_->link.call_lead({.type = MessageType::inspect_sequence,
+                                                                             .reply = MessageType::inspect_sequence_reply,
+                                                                             .message = comm::pack(request),
+                                                                             .repeat = Repeat::if_lost},
+                                                                            deadline));
+    if (!reply) return reply.error();
+    auto spec = impl_->spec_of({reply->model()}, deadline);
+    if (!spec) return spec.error();
+    return Sequence(std::make_unique<Sequence::Impl>(impl_, sequence, ModelId{reply->model()}, *spec));
+}
+
+Result<std::vector<SequenceId>> Client::sequences(ModelId model) {
+    wire::ListSequencesRequest request;
+    request.set_model(model.value);
+    auto reply = unpacked<wire::ListSequencesReply>(
+        impl_->link.call_coordinator({.type = MessageType::list_sequences,
+                                      .reply = MessageType::list_sequences_reply,
+                                      .message = comm::pack(request),
+                                      .repeat = Repeat::if_lost},
+                                     impl_->deadline()));
+    if (!reply) return reply.error();
+    std::vector<SequenceId> ids;
+    for (const auto& each : reply->sequences()) ids.push_back({each.sequence()});
+    return ids;
+}
+
+Status Client::close(SequenceId sequence) {
+    wire::SequenceRequest request;
+    request.set_sequence(sequence.value);
+    return status_of(impl_->link.call_coordinator(
+        {.type = MessageType::close_sequence, .reply = MessageType::empty, .message = comm::pack(request)},
+        impl_->deadline()));
+}
+
+Result<Step> Client::begin(std::span<const StepPart> parts, StepKind kind) {
+    std::vector<std::pair<const Sequence::Impl*, int>> checked;
+    for (const StepPart& part : parts) checked.emplace_back(part.sequence ? part.sequence->impl_.get() : nullptr, part.tokens);
+    auto tokens = count_tokens(impl_.get(), checked);
+    if (!tokens) return tokens.error();
+
+    Deadline deadline = impl_->deadline();
+    auto lead = impl_->link.lead(deadline);
+    if (!lead) return lead.error();
+    auto reply = unpacked<wire::BeginStepReply>(impl_->link.call_lead(*lead,
+                                                                      {.type = MessageType::begin_step,
+                                                                       .reply = MessageType::begin_step_reply,
+                                                                       .message = comm::pack(begin_request(checked, kind))},
+                                                                      deadline));
+    if (!reply) return reply.error();
+
+    auto step = std::make_unique<Step::Impl>();
+    step->client = impl_;
+    step->lead = *lead;
+    step->id = {reply->step()};
+    step->spec = checked.front().first->spec;
+    step->kind = kind;
+    step->tokens = *tokens;
+    step->lengths.assign(reply->lengths().begin(), reply->lengths().end());
+    if (step->lengths.size() != parts.size())
+        return {Errc::corrupt, fmt::format("the lead answered {} lengths for {} parts", step->lengths.size(), parts.size())};
+    return Step(std::move(step));
+}
+
+Result<GridOccupancy> Client::occupancy() {
+    auto reply = unpacked<wire::OccupancyReply>(impl_->link.call_lead({.type = MessageType::occupancy,
+                                                                       .reply = MessageType::occupancy_reply,
+                                                                       .message = comm::pack(wire::Empty()),
+                                                                       .repeat = Repeat::if_lost},
+                                                                      impl_->deadline()));
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
+}  // namespace kvgrid

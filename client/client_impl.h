@@ -1,0 +1,33 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "client/cluster_link.h"
+#include "client/kvgrid.h"
+
+namespace kvgrid {
+
+// Shared by a client's handles, so that each of them can still call after the Client is gone.
+struct Client::Impl {
+    Impl(comm::Endpoint coordinator, ClientOptions with) : options(with), link(std::move(coordinator)) {}
+
+    Deadline deadline() const { return deadline_in(options.timeout); }
+    Deadline deadline_within(std::chrono::milliseconds limit) const;  // for destructors
+
+    // The model's geometry: as kept, or from the coordinator.
+    Result<std::shared_ptr<const ModelSpec>> spec_of(ModelId model, Deadline until);
+    std::shared_ptr<const ModelSpec> keep(ModelId model, const ModelSpec& spec);
+    Result<std::vector<RegisteredModel>> list_models(Deadline until);
+
+    ClientOptions options;
+    ClusterLink link;
+
+  private:
+    std::mutex mutex_;
+    std::map<ModelId, std::shared_ptr<const ModelSpec>> specs_;
+};
+
+}  // namespace kvgrid

@@ -1,0 +1,145 @@
+#include "client/cluster_link.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <future>
+#include <thread>
+#include <utility>
+
+namespace kvgrid {
+namespace {
+
+using comm::MessageType;
+using namespace std::chrono_literals;
+
+constexpr auto kWatchPeriod = 1'000ms;
+
+// Waits longer each time; says no when the deadline has come.
+class Backoff {
+  public:
+    explicit Backoff(Deadline deadline) : deadline_(deadline) {}
+
+    bool pause() {
+        if (std::chrono::steady_clock::now() >= deadline_) return false;
+        std::this_thread::sleep_until(std::min(deadline_, deadline_in(wait_)));
+        wait_ = std::min(wait_ * 2, 500ms);
+        return std::chrono::steady_clock::now() < deadline_;
+    }
+
+  private:
+    Deadline deadline_;
+    std::chrono::milliseconds wait_ = 10ms;
+};
+
+bool nobody_answered(const Error& error) {
+    return error == Errc::unavailable || error == Errc::deadline_exceeded;
+}
+
+}  // namespace
+
+Result<comm::Frame> checked_type(Result<comm::Frame> reply, MessageType expected) {
+    if (!reply || reply->header.type == expected) return reply;
+    return {Errc::corrupt,
+            fmt::format("the answer is a {} frame where {} belongs; do client and cluster have one version?",
+                        comm::name_of(reply->header.type), comm::name_of(expected))};
+}
+
+ClusterLink::ClusterLink(comm::Endpoint coordinator) : coordinator_(io_, std::move(coordinator)) {}
+
+Result<comm::Frame> ClusterLink::call_coordinator(const ClientRequest& request, Deadline deadline) {
+    Backoff backoff(deadline);
+    while (true) {
+        auto reply = coordinator_.call(request.type, 0, request.message, request.payload, deadline);
+        bool again = request.repeat == Repeat::if_lost && !reply && reply.error() == Errc::unavailable;
+        if (!again || !backoff.pause()) return checked_type(std::move(reply), request.reply);
+    }
+}
+
+Result<wire::StatusReply> ClusterLink::status(Deadline deadline) {
+    return unpacked<wire::StatusReply>(call_coordinator({.type = MessageType::status,
+                                                         .reply = MessageType::status_reply,
+                                                         .message = comm::pack(wire::StatusRequest()),
+                                                         .repeat = Repeat::if_lost},
+                                                        deadline));
+}
+
+Result<Lead> ClusterLink::lead(Deadline deadline) {
+    if (auto known = known_lead()) return *known;
+    Backoff backoff(deadline);
+    while (true) {
+        auto status = this->status(deadline);
+        if (status && status->ready()) return take_up(*status);
+        if (!status && !nobody_answered(status.error())) return status.error();
+        if (!status)
+            return {Errc::unavailable,
+                    fmt::format("no answer from a coordinator at {}: {}", coordinator_name(), status.error().message)};
+        if (!backoff.pause())
+            return {Errc::unavailable, fmt::format("the cluster of the coordinator at {} was not ready in time: {}",
+                                                   coordinator_name(), status->not_ready_because())};
+    }
+}
+
+Result<comm::Frame> ClusterLink::call_lead(const ClientRequest& request, Deadline deadline) {
+    Backoff backoff(deadline);
+    while (true) {
+        auto lead = this->lead(deadline);
+        if (!lead) return lead.error();
+        auto reply = call_lead(*lead, request, deadline);
+        bool lost = !reply && (reply.error() == Errc::unavailable || reply.error() == Errc::stale_generation);
+        if (!lost || request.repeat == Repeat::never || !backoff.pause()) return reply;
+    }
+}
+
+Result<comm::Frame> ClusterLink::call_lead(const Lead& lead, const ClientRequest& request, Deadline deadline) {
+    // The answer outlives this call: the watch may give up before it comes.
+    auto answer = std::make_shared<std::promise<Result<comm::Frame>>>();
+    auto arrival = answer->get_future();
+    lead.channel->call(request.type, lead.generation.value, request.message, request.payload, deadline,
+                       [answer](Result<comm::Frame> reply) { answer->set_value(std::move(reply)); });
+    while (arrival.wait_for(kWatchPeriod) != std::future_status::ready)
+        if (auto error = replaced(lead)) return *error;
+
+    auto reply = arrival.get();
+    if (!reply && (nobody_answered(reply.error()) || reply.error() == Errc::stale_generation)) forget(lead);
+    return checked_type(std::move(reply), request.reply);
+}
+
+// Set where the coordinator has another generation by now. A coordinator that does not answer says nothing about the
+// lead.
+std::optional<Error> ClusterLink::replaced(const Lead& lead) {
+    auto status = this->status(deadline_in(kWatchPeriod));
+    if (!status || !status->ready() || status->generation() == lead.generation.value) return std::nullopt;
+    forget(lead);
+    return Error{
+        Errc::stale_generation,
+        fmt::format("generation {} has been formed while a call to generation {} waited; whether it was carried out is "
+                    "not known",
+                    status->generation(), lead.generation.value)};
+}
+
+std::optional<Lead> ClusterLink::known_lead() {
+    std::lock_guard lock(mutex_);
+    return lead_;
+}
+
+Result<Lead> ClusterLink::take_up(const wire::StatusReply& status) {
+    auto endpoint = comm::parse_endpoint(status.lead_endpoint());
+    if (!endpoint) return {Errc::corrupt, "the coordinator's answer names no lead: " + endpoint.error().message};
+    std::optional<Lead> previous;  // its channel is destroyed after the lock is given back
+    std::lock_guard lock(mutex_);
+    bool same = lead_ && lead_->generation.value == status.generation() &&
+                lead_->channel->endpoint().to_string() == endpoint->to_string();
+    if (same) return *lead_;  // another thread was faster
+    previous =
+        std::exchange(lead_, Lead{std::make_shared<comm::Channel>(io_, *endpoint), Generation{status.generation()}});
+    return *lead_;
+}
+
+void ClusterLink::forget(const Lead& lead) {
+    std::optional<Lead> forgotten;  // destroyed after the lock is given back
+    std::lock_guard lock(mutex_);
+    if (lead_ && lead_->channel == lead.channel) forgotten = std::exchange(lead_, std::nullopt);
+}
+
+}  // namespace kvgrid

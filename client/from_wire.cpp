@@ -1,0 +1,75 @@
+#include "client/from_wire.h"
+
+#include <fmt/core.h>
+
+namespace kvgrid {
+namespace {
+
+ClusterWorker worker_from(const wire::WorkerStatus& worker) {
+    return {.worker = {worker.worker()},
+            .rank = worker.rank(),
+            .endpoint = worker.endpoint(),
+            .host = worker.host(),
+            .process_id = worker.process_id(),
+            .alive = worker.alive(),
+            .memory_bytes = worker.memory_bytes()};
+}
+
+ModelOccupancy occupancy_from(const wire::Occupancy& occupancy) {
+    return {.model = {occupancy.model()},
+            .page_bytes = occupancy.page_bytes(),
+            .capacity_pages = occupancy.capacity_pages(),
+            .free_pages = occupancy.free_pages(),
+            .used_pages = occupancy.used_pages(),
+            .reserved_pages = occupancy.reserved_pages(),
+            .shared_pages = occupancy.shared_pages(),
+            .sequences = occupancy.sequences(),
+            .stored_tokens = occupancy.stored_tokens()};
+}
+
+}  // namespace
+
+ClusterStatus from_wire(const wire::StatusReply& reply) {
+    ClusterStatus status{.generation = {reply.generation()},
+                         .ready = reply.ready(),
+                         .not_ready_because = reply.not_ready_because(),
+                         .expected_workers = static_cast<int>(reply.expected_workers()),
+                         .version = reply.version()};
+    for (const auto& worker : reply.workers()) status.workers.push_back(worker_from(worker));
+    return status;
+}
+
+Result<RegisteredModel> from_wire(const wire::ModelReply& reply) {
+    auto spec = parse_model_spec(reply.spec_json());
+    if (!spec)
+        return {Errc::corrupt,
+                fmt::format("the coordinator's spec of model {}: {}", reply.model(), spec.error().message)};
+    return RegisteredModel{.id = {reply.model()},
+                           .spec = std::move(*spec),
+                           .grid = {reply.head_parts(), reply.sequence_parts()},
+                           .pool_bytes_per_worker = reply.pool_bytes_per_worker()};
+}
+
+GridOccupancy from_wire(const wire::OccupancyReply& reply) {
+    GridOccupancy grid{.operations = reply.operations(),
+                       .join_bytes = reply.join_bytes(),
+                       .layer_calls = reply.layer_calls(),
+                       .merged_layer_calls = reply.merged_layer_calls()};
+    for (const auto& each : reply.workers()) {
+        WorkerOccupancy worker{.worker = {each.worker()}, .rank = each.rank()};
+        for (const auto& model : each.models()) worker.models.push_back(occupancy_from(model));
+        grid.workers.push_back(std::move(worker));
+    }
+    return grid;
+}
+
+SequenceInfo from_wire(const wire::InspectSequenceReply& reply) {
+    return {.model = {reply.model()},
+            .length = reply.length(),
+            .window = reply.window(),
+            .sinks = reply.sinks(),
+            .step_open = reply.step_open(),
+            .pages_by_rank = {reply.pages_by_rank().begin(), reply.pages_by_rank().end()}};
+}
+
+}  // namespace kvgrid

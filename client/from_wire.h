@@ -1,0 +1,14 @@
+#pragma once
+
+#include "client/kvgrid.h"
+#include "comm/wire/kvgrid.pb.h"
+
+namespace kvgrid {
+
+// Messages of the wire as the types of the public interface.
+ClusterStatus from_wire(const wire::StatusReply& reply);
+Result<RegisteredModel> from_wire(const wire::ModelReply& reply);  // corrupt: no model spec in it
+GridOccupancy from_wire(const wire::OccupancyReply& reply);
+SequenceInfo from_wire(const wire::InspectSequenceReply& reply);
+
+}  // namespace kvgrid

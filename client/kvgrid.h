@@ -1,0 +1,228 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/model_spec.h"
+#include "core/result.h"
+#include "core/sharding.h"
+
+// The C++ client of a kvgrid cluster. Installed as <kvgrid/kvgrid.h>, with what it needs of core beside it:
+//
+//   find_package(kvgrid REQUIRED)
+//   target_link_libraries(program PRIVATE kvgrid::client)
+//
+//   Threads   All calls may be made from any thread, also on one object, and block until they end; not while the object
+//             is moved or destroyed. A handle that was moved from may only be destroyed or assigned to. Sequences and
+//             steps may outlive the Client that made them: the connection lasts until the last of them is gone.
+//   Errors    Every call ends by its deadline, ClientOptions::timeout after it began. Calls that only read (status,
+//             lists, attach, inspect, read_kv, occupancy) find the new lead and are repeated with back-off until then
+//             when the connection breaks or the membership changes. All others are sent once: what `unavailable`,
+//             `deadline_exceeded` and `stale_generation` mean for them is the caller's to decide, and the next call
+//             looks for the lead again.
+//   Needs     nothing of CUDA, MPI, Asio or Protobuf in the program that includes this.
+namespace kvgrid {
+
+struct ClientOptions {
+    std::chrono::milliseconds timeout{30'000};  // of each call
+};
+
+struct RegisteredModel {
+    ModelId id;
+    ModelSpec spec;
+    GridShape grid;
+    std::uint64_t pool_bytes_per_worker = 0;
+};
+
+struct ModelOptions {
+    GridShape grid{0, 0};                     // {0, 0}: the default split
+    std::uint64_t pool_bytes_per_worker = 0;  // 0: all memory of each worker that no model has yet
+};
+
+struct OpenOptions {
+    std::string tenant = "default";
+    std::int64_t expected_tokens = 0;  // 0: not known; otherwise refused (no_room) if the grid could not hold them now
+    std::int64_t window = 0;  // 0: the model's own; otherwise every layer sees at most this many tokens (lossy)
+    std::int64_t sinks = 0;   // first tokens that stay visible in spite of the window
+};
+
+// Pages of one model in one worker, from its allocator: free + used + reserved == capacity.
+struct ModelOccupancy {
+    ModelId model;
+    std::uint64_t page_bytes = 0;
+    std::uint64_t capacity_pages = 0;
+    std::uint64_t free_pages = 0;
+    std::uint64_t used_pages = 0;
+    std::uint64_t reserved_pages = 0;
+    std::uint64_t shared_pages = 0;  // those of the used pages that more than one sequence holds
+    std::uint64_t sequences = 0;
+    std::uint64_t stored_tokens = 0;
+};
+
+struct WorkerOccupancy {
+    WorkerId worker;
+    int rank = 0;
+    std::vector<ModelOccupancy> models;
+};
+
+// Taken between two operations, at the same one on every worker.
+struct GridOccupancy {
+    std::vector<WorkerOccupancy> workers;
+    std::uint64_t operations = 0;
+    std::uint64_t join_bytes = 0;          // moved between workers by joins so far
+    std::uint64_t layer_calls = 0;         // layer operations so far; merged ones count once
+    std::uint64_t merged_layer_calls = 0;  // client calls that shared an operation with another client's
+};
+
+struct ClusterWorker {
+    WorkerId worker;
+    int rank = -1;  // -1: standby
+    std::string endpoint;
+    std::string host;
+    int process_id = 0;
+    bool alive = false;
+    std::uint64_t memory_bytes = 0;
+};
+
+struct ClusterStatus {
+    Generation generation;
+    bool ready = false;
+    std::string not_ready_because;
+    int expected_workers = 0;
+    std::vector<ClusterWorker> workers;
+    std::string version;
+};
+
+struct SequenceInfo {
+    ModelId model;
+    std::int64_t length = 0;
+    std::int64_t window = 0;
+    std::int64_t sinks = 0;
+    bool step_open = false;
+    std::vector<std::uint64_t> pages_by_rank;
+};
+
+struct KvRows {
+    std::vector<std::byte> k;  // [token_count, kv_heads, head_dim] in the model's dtype
+    std::vector<std::byte> v;
+};
+
+// The tensors of one layer call, in the model's dtype; rows are the step's new tokens in the order of its parts.
+struct LayerInput {
+    std::span<const std::byte> q;  // [tokens, query_heads, head_dim]; empty in a write step
+    std::span<const std::byte> k;  // [tokens, kv_heads, head_dim]; empty where the layer owns no KV
+    std::span<const std::byte> v;
+};
+
+class Sequence;
+class Step;
+
+// New tokens of one sequence in a step.
+struct StepPart {
+    const Sequence* sequence;
+    int tokens;
+};
+
+enum class StepKind {
+    attend,  // every layer is called, in order, with q (and k, v where it owns KV)
+    write,   // only the layers that own KV are called, in order, with k and v; nothing is attended: bulk import
+};
+
+class Client {
+  public:
+    // Connects to a coordinator: "unix:/path" or "host:port". Waits for the cluster to be ready, up to the time-out;
+    // `unavailable` says then that nobody answered, or why the cluster is not ready.
+    static Result<Client> connect(const std::string& endpoint, ClientOptions options = {});
+    Client(Client&&) noexcept;
+    Client& operator=(Client&&) noexcept;
+    ~Client();
+
+    Result<ClusterStatus> status();
+    Result<RegisteredModel> register_model(const ModelSpec& spec, ModelOptions options = {});
+    Result<std::vector<RegisteredModel>> models();
+
+    Result<Sequence> open(const RegisteredModel& model, OpenOptions options = {});
+    Result<Sequence> attach(SequenceId sequence);  // a handle to one that is open, e.g. after `release`
+    Result<std::vector<SequenceId>> sequences(ModelId model = {});  // of all clients; {}: of all models
+    Status close(SequenceId sequence);                              // anyone's; an open step of it is refused (busy)
+
+    // Reserves pages for the new tokens on every worker, or refuses (no_room, busy) with nothing changed. All sequences
+    // must be of one model, each at most once.
+    Result<Step> begin(std::span<const StepPart> parts, StepKind kind = StepKind::attend);
+
+    Result<GridOccupancy> occupancy();
+
+    struct Impl;
+
+  private:
+    explicit Client(std::shared_ptr<Impl> impl);
+    std::shared_ptr<Impl> impl_;
+};
+
+// A handle to one growing context. Its end closes the sequence in the cluster, waiting at most two seconds; a failure
+// is logged. A sequence with a step open cannot be closed: end the step first.
+class Sequence {
+  public:
+    Sequence(Sequence&&) noexcept;
+    Sequence& operator=(Sequence&&) noexcept;
+    ~Sequence();
+
+    SequenceId id() const;
+    ModelId model() const;
+
+    // A second sequence with the same tokens; pages are shared until one of the two writes to them.
+    Result<Sequence> fork();
+    Status truncate(std::int64_t length);
+    Status set_window(std::int64_t window, std::int64_t sinks);  // from now on; pages that leave it are given back
+    Result<SequenceInfo> inspect() const;
+    Result<KvRows> read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const;  // `layer` owns its KV
+    Status close();
+    SequenceId release();  // the handle's end leaves the sequence open from now on
+
+    struct Impl;
+
+  private:
+    friend class Client;
+    explicit Sequence(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+// One transaction that adds tokens to some sequences. Destroyed before commit, it is aborted, waiting at most half a
+// second: nothing has happened then. After a commit that got no answer (unavailable, deadline_exceeded,
+// stale_generation) look at the sequences' lengths: all have grown or none has.
+class Step {
+  public:
+    Step(Step&&) noexcept;
+    Step& operator=(Step&&) noexcept;
+    ~Step();
+
+    StepId id() const;
+    int token_count() const;                        // of all parts
+    std::span<const std::int64_t> lengths() const;  // committed length of each part's sequence before this step
+
+    // Appends k and v, attends, joins. Returns o [tokens, query_heads, head_dim] in the model's dtype (empty in a write
+    // step). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
+    // may not be called. The input is copied before the call returns, also by layer_async, whose requests go out in the
+    // order of the calls.
+    Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
+    std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
+
+    Status commit();  // the new lengths become visible in all layers and shards at once; refused, the step stays open
+    Status abort();
+
+    struct Impl;
+
+  private:
+    friend class Client;
+    explicit Step(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvgrid

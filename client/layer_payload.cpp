@@ -1,0 +1,57 @@
+#include "client/layer_payload.h"
+
+#include <fmt/core.h>
+
+namespace kvgrid {
+namespace {
+
+std::size_t query_bytes(const LayerCall& call) {
+    if (call.kind == StepKind::write) return 0;
+    return static_cast<std::size_t>(call.tokens) * call.spec.query_heads * call.spec.row_bytes();
+}
+
+std::size_t kv_bytes(const LayerCall& call) {
+    if (!call.spec.owns_kv(call.layer)) return 0;
+    return static_cast<std::size_t>(call.tokens) * call.spec.kv_heads * call.spec.row_bytes();
+}
+
+Status check_layer(const LayerCall& call) {
+    if (call.layer < 0 || call.layer >= call.spec.layer_count())
+        return {Errc::invalid_argument, fmt::format("layer {}: model '{}' has layers 0 to {}", call.layer,
+                                                    call.spec.name, call.spec.layer_count() - 1)};
+    if (call.kind == StepKind::write && !call.spec.owns_kv(call.layer))
+        return {Errc::invalid_argument, fmt::format("layer {} reads the KV of layer {}: a write step leaves it out",
+                                                    call.layer, call.spec.layers[call.layer].kv_layer)};
+    return {};
+}
+
+Status check_tensor(const LayerCall& call, const char* name, std::size_t got, std::size_t expected) {
+    if (got == expected) return {};
+    return {Errc::invalid_argument,
+            fmt::format("{} of layer {} has {} bytes; {} tokens of model '{}' make {}{}", name, call.layer, got,
+                        call.tokens, call.spec.name, expected, expected ? "" : " here")};
+}
+
+}  // namespace
+
+Result<comm::Payload> layer_payload(const LayerCall& call, const LayerInput& input) {
+    if (Status status = check_layer(call); !status) return status.error();
+    if (Status status = check_tensor(call, "q", input.q.size(), query_bytes(call)); !status) return status.error();
+    if (Status status = check_tensor(call, "k", input.k.size(), kv_bytes(call)); !status) return status.error();
+    if (Status status = check_tensor(call, "v", input.v.size(), kv_bytes(call)); !status) return status.error();
+
+    std::vector<std::byte> bytes;
+    bytes.reserve(input.q.size() + input.k.size() + input.v.size());
+    for (auto tensor : {input.q, input.k, input.v}) bytes.insert(bytes.end(), tensor.begin(), tensor.end());
+    return comm::Payload::own(std::move(bytes));
+}
+
+Result<std::vector<std::byte>> layer_output(const LayerCall& call, const comm::Payload& payload) {
+    if (payload.size() != query_bytes(call))
+        return {Errc::corrupt,
+                fmt::format("the lead answered {} bytes for o of layer {}; {} tokens of model '{}' make {}",
+                            payload.size(), call.layer, call.tokens, call.spec.name, query_bytes(call))};
+    return std::vector<std::byte>(payload.bytes().begin(), payload.bytes().end());
+}
+
+}  // namespace kvgrid

@@ -1,0 +1,127 @@
+#include <fmt/core.h>
+
+#include "client/from_wire.h"
+#include "client/sequence_impl.h"
+#include "core/log.h"
+
+namespace kvgrid {
+namespace {
+
+using comm::MessageType;
+using namespace std::chrono_literals;
+
+constexpr auto kCloseWait = 2'000ms;  // of a destructor
+
+std::string request_for(SequenceId sequence) {
+    wire::SequenceRequest request;
+    request.set_sequence(sequence.value);
+    return comm::pack(request);
+}
+
+Result<KvRows> rows_from(const comm::Payload& payload, std::size_t bytes_of_each) {
+    auto bytes = payload.bytes();
+    if (bytes.size() != 2 * bytes_of_each)
+        return {Errc::corrupt,
+                fmt::format("the lead answered {} bytes of K and V where {} belong", bytes.size(), 2 * bytes_of_each)};
+    auto k = bytes.first(bytes_of_each), v = bytes.last(bytes_of_each);
+    return KvRows{{k.begin(), k.end()}, {v.begin(), v.end()}};
+}
+
+}  // namespace
+
+Sequence::Impl::~Impl() {
+    if (!owns) return;
+    Status status = close(client->deadline_within(kCloseWait));
+    if (!status && !(status.error() == Errc::not_found))
+        log_warn(fmt::format("sequence {} could not be closed and may still hold pages: {}", id.value,
+                             status.error().to_string()));
+}
+
+Status Sequence::Impl::close(Deadline deadline) {
+    Status status = status_of(client->link.call_coordinator(
+        {.type = MessageType::close_sequence, .reply = MessageType::empty, .message = request_for(id)}, deadline));
+    if (status || status.error() == Errc::not_found) owns = false;
+    return status;
+}
+
+Sequence::Sequence(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Sequence::Sequence(Sequence&&) noexcept = default;
+Sequence& Sequence::operator=(Sequence&&) noexcept = default;
+Sequence::~Sequence() = default;
+
+SequenceId Sequence::id() const {
+    return impl_->id;
+}
+
+ModelId Sequence::model() const {
+    return impl_->model;
+}
+
+Result<Sequence> Sequence::fork() {
+    auto reply = unpacked<wire::SequenceReply>(impl_->client->link.call_coordinator(
+        {.type = MessageType::fork_sequence, .reply = MessageType::sequence_reply, .message = request_for(impl_->id)},
+        impl_->client->deadline()));
+    if (!reply) return reply.error();
+    return Sequence(std::make_unique<Impl>(impl_->client, SequenceId{reply->sequence()}, impl_->model, impl_->spec));
+}
+
+Status Sequence::truncate(std::int64_t length) {
+    wire::TruncateRequest request;
+    request.set_sequence(impl_->id.value);
+    request.set_length(length);
+    return status_of(impl_->client->link.call_lead(
+        {.type = MessageType::truncate, .reply = MessageType::empty, .message = comm::pack(request)},
+        impl_->client->deadline()));
+}
+
+Status Sequence::set_window(std::int64_t window, std::int64_t sinks) {
+    wire::SetWindowRequest request;
+    request.set_sequence(impl_->id.value);
+    request.set_window(window);
+    request.set_sinks(sinks);
+    return status_of(impl_->client->link.call_lead(
+        {.type = MessageType::set_window, .reply = MessageType::empty, .message = comm::pack(request)},
+        impl_->client->deadline()));
+}
+
+Result<SequenceInfo> Sequence::inspect() const {
+    auto reply = unpacked<wire::InspectSequenceReply>(
+        impl_->client->link.call_lead({.type = MessageType::inspect_sequence,
+                                       .reply = MessageType::inspect_sequence_reply,
+                                       .message = request_for(impl_->id),
+                                       .repeat = Repeat::if_lost},
+                                      impl_->client->deadline()));
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
+Result<KvRows> Sequence::read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const {
+    const ModelSpec& spec = *impl_->spec;
+    if (layer < 0 || layer >= spec.layer_count() || !spec.owns_kv(layer))
+        return {Errc::invalid_argument, fmt::format("layer {} of model '{}' owns no KV", layer, spec.name)};
+    if (first_token < 0 || token_count < 0)
+        return {Errc::invalid_argument, fmt::format("{} tokens from token {}", token_count, first_token)};
+    wire::ReadKvRequest request;
+    request.set_sequence(impl_->id.value);
+    request.set_layer(layer);
+    request.set_first_token(first_token);
+    request.set_token_count(token_count);
+    auto reply = impl_->client->link.call_lead({.type = MessageType::read_kv,
+                                                .reply = MessageType::read_kv_reply,
+                                                .message = comm::pack(request),
+                                                .repeat = Repeat::if_lost},
+                                               impl_->client->deadline());
+    if (!reply) return reply.error();
+    return rows_from(reply->payload, static_cast<std::size_t>(token_count) * spec.kv_heads * spec.row_bytes());
+}
+
+Status Sequence::close() {
+    return impl_->close(impl_->client->deadline());
+}
+
+SequenceId Sequence::release() {
+    impl_->owns = false;
+    return impl_->id;
+}
+
+}  // namespace kvgrid

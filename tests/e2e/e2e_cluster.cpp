@@ -1,0 +1,50 @@
+#include "tests/e2e/e2e_cluster.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "client/cli/process_scan.h"
+
+namespace kvgrid::e2e {
+
+E2eCluster::E2eCluster(int workers) : directory_(cli::TemporaryDirectory::make().value()) {
+    cluster_.emplace(cli::LocalCluster::start({.workers = workers,
+                                               .memory_bytes_per_worker = kMemoryBytes,
+                                               .threads_per_worker = 1,
+                                               .state_dir = directory_.path(),
+                                               .interrupted = {}})
+                         .value());
+    client_.emplace(Client::connect(cluster_->endpoint()).value());
+}
+
+E2eCluster::~E2eCluster() {
+    client_.reset();
+    const std::string mark = cluster_->mark();
+    const Status stopped = cluster_->stop();
+    EXPECT_TRUE(stopped) << stopped.error().to_string();
+    EXPECT_TRUE(cli::processes_naming(mark).empty());
+    expect_clean_log("coordinator.log");
+    expect_clean_log("workers.log");
+}
+
+void E2eCluster::expect_clean_log(const std::string& name) const {
+    std::ifstream log(directory_.path() / name);
+    for (std::string line; std::getline(log, line);) {
+        for (const char* report : {"AddressSanitizer", "ThreadSanitizer", "runtime error:"}) {
+            EXPECT_EQ(line.find(report), line.npos) << name << ": " << line;
+        }
+    }
+}
+
+const analysis::Trace& real_trace() {
+    static const analysis::Trace trace =
+        analysis::read_trace(std::filesystem::path(KVGRID_TEST_DATA) / "smollm2_135m_instruct.safetensors").value();
+    return trace;
+}
+
+std::filesystem::path program(const std::string& name) {
+    return std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
+}
+
+}  // namespace kvgrid::e2e
