@@ -1,0 +1,1 @@
+"""The rules of `./dev check`, one module each. A rule is a function of a Tree that returns Findings."""
