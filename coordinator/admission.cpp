@@ -8,42 +8,16 @@ namespace kvgrid::coordinator {
 
 namespace {
 
-// Tokens that a KV layer keeps in spite of its growing; window 0: all.
-struct Kept {
-    std::int64_t window = 0;
-    std::int64_t sinks = 0;
-};
-
 std::int64_t ceil_div(std::int64_t value, std::int64_t by) {
     return (value + by - 1) / by;
 }
 
-// What one layer sees: the smaller window of its own and the sequence's, with that one's sinks.
-Kept seen_by(const LayerSpec& layer, const ExpectedSequence& expected) {
-    if (expected.window > 0 && (layer.window == 0 || expected.window <= layer.window)) {
-        return {expected.window, expected.sinks};
-    }
-    return {layer.window, layer.window == 0 ? 0 : layer.sinks};
-}
-
-// What a KV layer keeps: all that any layer which reads it sees.
-Kept kept_of(const ModelSpec& spec, int kv_layer, const ExpectedSequence& expected) {
-    Kept kept{1, 0};
-    for (const LayerSpec& layer : spec.layers) {
-        if (layer.kv_layer != kv_layer) continue;
-        const Kept seen = seen_by(layer, expected);
-        if (seen.window == 0) return {};
-        kept = {std::max(kept.window, seen.window), std::max(kept.sinks, seen.sinks)};
-    }
-    return kept;
-}
-
 // Pages of one stream on the sequence part that gets the most of them: consecutive pages go round the parts.
-std::int64_t stream_pages(const Kept& kept, std::int64_t tokens, int sequence_parts) {
+std::int64_t stream_pages(const Window& kept, std::int64_t tokens, int sequence_parts) {
     const std::int64_t all = ceil_div(ceil_div(tokens, kPageTokens), sequence_parts);
-    if (kept.window == 0 || kept.window >= tokens || kept.sinks >= tokens) return all;
+    if (!kept.slides() || kept.tokens >= tokens || kept.sinks >= tokens) return all;
     const std::int64_t sink_pages = ceil_div(kept.sinks, kPageTokens);
-    const std::int64_t window_pages = ceil_div(kept.window - 1, kPageTokens) + 1;  // begins and ends anywhere
+    const std::int64_t window_pages = ceil_div(kept.tokens - 1, kPageTokens) + 1;  // begins and ends anywhere
     return std::min(all, ceil_div(sink_pages, sequence_parts) + ceil_div(window_pages, sequence_parts));
 }
 
@@ -61,7 +35,7 @@ std::int64_t pages_needed(const ModelSpec& spec, const GridShape& grid, int head
                           const ExpectedSequence& expected) {
     std::int64_t pages = 0;
     for (const int kv_layer : spec.kv_layers()) {
-        pages += stream_pages(kept_of(spec, kv_layer, expected), expected.tokens, grid.sequence_parts);
+        pages += stream_pages(window_of_kv_layer(spec, kv_layer, expected.window), expected.tokens, grid.sequence_parts);
     }
     return pages * kv_heads_of_part(spec, grid, head_part).count;
 }

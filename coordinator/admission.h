@@ -6,6 +6,7 @@
 #include "core/model_spec.h"
 #include "core/result.h"
 #include "core/sharding.h"
+#include "core/window.h"
 
 namespace kvgrid::coordinator {
 
@@ -14,8 +15,7 @@ inline constexpr std::int64_t kTokensMax = std::int64_t{1} << 40;
 // A sequence that somebody wants to open.
 struct ExpectedSequence {
     std::int64_t tokens = 0;  // at most kTokensMax
-    std::int64_t window = 0;  // of the sequence, beside those of the model's layers; 0: none
-    std::int64_t sinks = 0;
+    Window window;            // of the sequence, beside those of the model's layers
 };
 
 // Pages that the sequence takes on one worker of a head part, at the most: on the sequence part that gets the most of

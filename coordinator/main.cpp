@@ -11,6 +11,7 @@
 
 #include "coordinator/server.h"
 #include "core/log.h"
+#include "core/version.h"
 
 namespace {
 
@@ -107,7 +108,7 @@ int main(int argc, char** argv) try {
     const sigset_t ending = block_ending_signals();
     Settings settings;
     CLI::App app{"The coordinator of a kvgrid cluster: it decides which worker holds what."};
-    app.set_version_flag("--version", KVGRID_VERSION);
+    app.set_version_flag("--version", kVersion);
     describe(app, settings);
     try {
         app.parse(argc, argv);
@@ -115,8 +116,8 @@ int main(int argc, char** argv) try {
         return app.exit(wrong) == 0 ? 0 : kUsage;
     }
     if (settings.dead_after_ms < 4 * settings.heartbeat_ms) {
-        fmt::print(stderr, "--dead-after-ms {} must be at least 4 x --heartbeat-ms {}: one late heartbeat is no death\n",
-                   settings.dead_after_ms, settings.heartbeat_ms);
+        fmt::print(stderr, "--dead-after-ms {} must be at least 4 times --heartbeat-ms {}\n", settings.dead_after_ms,
+                   settings.heartbeat_ms);
         return kUsage;
     }
     init_log("coordinator", parse_log_level(settings.log_level, LogLevel::info));

@@ -60,10 +60,10 @@ class [[nodiscard]] Result {
 
     T& value() & { return require(), std::get<0>(held_); }
     const T& value() const& { return require(), std::get<0>(held_); }
-    T&& value() && { return require(), std::get<0>(std::move(held_)); }
+    T value() && { return require(), std::get<0>(std::move(held_)); }  // a value: it outlives a temporary Result
     T& operator*() & { return value(); }
     const T& operator*() const& { return value(); }
-    T&& operator*() && { return std::move(*this).value(); }
+    T operator*() && { return std::move(*this).value(); }
     T* operator->() { return &value(); }
     const T* operator->() const { return &value(); }
 

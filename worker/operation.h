@@ -8,7 +8,7 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "worker/shard.h"
-#include "worker/window.h"
+#include "core/window.h"
 
 namespace kvgrid::worker {
 

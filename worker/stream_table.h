@@ -9,7 +9,7 @@
 #include "core/sharding.h"
 #include "kernels/page_layout.h"
 #include "worker/page_pool.h"
-#include "worker/window.h"
+#include "core/window.h"
 
 namespace kvgrid::worker {
 

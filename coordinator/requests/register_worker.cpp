@@ -4,6 +4,7 @@
 #include "coordinator/requests/requests.h"
 #include "coordinator/requests/wire_form.h"
 #include "core/log.h"
+#include "core/version.h"
 
 namespace kvgrid::coordinator {
 
@@ -50,9 +51,9 @@ Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
     log_info(fmt::format("worker {} registered: pid {} on host {} at {}, {} bytes, version {}", id->value,
                          process->process_id, process->host, process->endpoint, process->memory_bytes,
                          request.version()));
-    if (request.version() != KVGRID_VERSION) {
+    if (request.version() != kVersion) {
         log_warn(
-            fmt::format("worker {} has version {}, the coordinator {}", id->value, request.version(), KVGRID_VERSION));
+            fmt::format("worker {} has version {}, the coordinator {}", id->value, request.version(), kVersion));
     }
     coordinator.advance();
 

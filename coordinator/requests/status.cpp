@@ -1,5 +1,6 @@
 #include "coordinator/requests/requests.h"
 #include "coordinator/requests/wire_form.h"
+#include "core/version.h"
 
 namespace kvgrid::coordinator {
 
@@ -34,7 +35,7 @@ Result<wire::StatusReply> status(Coordinator& coordinator, const wire::StatusReq
     for (const Worker& worker : membership.workers()) {
         *reply.add_workers() = status_of(worker, membership.rank_of(worker.id));
     }
-    reply.set_version(KVGRID_VERSION);
+    reply.set_version(kVersion);
     reply.set_expected_workers(static_cast<std::uint32_t>(membership.options().expected_workers));
     return reply;
 }

@@ -31,7 +31,7 @@ class Grids : public testing::TestWithParam<GridShape> {
         reference_ = std::make_unique<ReferenceCache>(spec_);
     }
 
-    void open(std::uint64_t id, worker::Window window = {}) {
+    void open(std::uint64_t id, Window window = {}) {
         ASSERT_TRUE(grid_.submit(OpenSequence{SequenceId{id}, kModel, window}).status.ok());
         reference_->open(SequenceId{id}, window);
     }

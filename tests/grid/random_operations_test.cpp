@@ -73,7 +73,7 @@ class Walk {
 
     void open() {
         const SequenceId id{++last_id_};
-        const worker::Window window = up_to(3) == 0 ? worker::Window{1 + up_to(150), up_to(2) * 40} : worker::Window{};
+        const Window window = up_to(3) == 0 ? Window{1 + up_to(150), up_to(2) * 40} : Window{};
         ASSERT_TRUE(grid_.submit(worker::OpenSequence{id, kModel, window}).status.ok());
         reference_.open(id, window);
     }
@@ -99,7 +99,7 @@ class Walk {
 
     void set_window() {
         const SequenceId id = some_sequence();
-        const worker::Window window{1 + up_to(200), up_to(1) * up_to(70)};
+        const Window window{1 + up_to(200), up_to(1) * up_to(70)};
         const auto result = grid_.submit(worker::SetWindow{id, window});
         if (result.status) {
             reference_.at(id).window = window;

@@ -5,7 +5,7 @@
 
 namespace kvgrid::tests {
 
-void ReferenceCache::open(SequenceId id, worker::Window window) {
+void ReferenceCache::open(SequenceId id, Window window) {
     Sequence sequence;
     sequence.window = window;
     sequence.k.resize(spec_.layer_count());
@@ -29,7 +29,7 @@ void ReferenceCache::append(SequenceId id, int layer, std::span<const float> k, 
 
 std::vector<double> ReferenceCache::attend(SequenceId id, int layer, std::span<const float> q, int tokens) const {
     const Sequence& sequence = sequences_.at(id);
-    const worker::Window window = worker::window_of_layer(spec_.layers[layer], sequence.window);
+    const Window window = window_of_layer(spec_.layers[layer], sequence.window);
     const auto& k = sequence.k[spec_.layers[layer].kv_layer];
     const auto& v = sequence.v[spec_.layers[layer].kv_layer];
     const int dim = spec_.head_dim;

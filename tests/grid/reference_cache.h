@@ -7,7 +7,7 @@
 
 #include "core/ids.h"
 #include "core/model_spec.h"
-#include "worker/window.h"
+#include "core/window.h"
 
 namespace kvgrid::tests {
 
@@ -19,11 +19,11 @@ class ReferenceCache {
 
     struct Sequence {
         std::int64_t length = 0;
-        worker::Window window;
+        Window window;
         std::vector<std::vector<float>> k, v;  // [layer][token * kv_heads * head_dim], empty where the layer owns no KV
     };
 
-    void open(SequenceId id, worker::Window window);
+    void open(SequenceId id, Window window);
     void fork(SequenceId source, SequenceId target) { sequences_[target] = sequences_.at(source); }
     void close(SequenceId id) { sequences_.erase(id); }
     void truncate(SequenceId id, std::int64_t length);

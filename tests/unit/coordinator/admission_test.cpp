@@ -22,9 +22,9 @@ bool kept(const ModelSpec& spec, int kv_layer, const ExpectedSequence& expected,
     for (const LayerSpec& layer : spec.layers) {
         if (layer.kv_layer != kv_layer) continue;
         std::int64_t window = layer.window, sinks = layer.window > 0 ? layer.sinks : 0;
-        if (expected.window > 0 && (window == 0 || expected.window <= window)) {
-            window = expected.window;
-            sinks = expected.sinks;
+        if (expected.window.tokens > 0 && (window == 0 || expected.window.tokens <= window)) {
+            window = expected.window.tokens;
+            sinks = expected.window.sinks;
         }
         if (window == 0 || token > length - window || token < sinks) return true;
     }
@@ -91,7 +91,7 @@ TEST(Admission, WithWindowsThePagesAreEnoughAtEveryLengthOnTheWay) {
         const GridShape grid = random_grid(random, spec);
         const std::int64_t window = below(random, 2) ? 1 + below(random, 200) : 0;
         const ExpectedSequence expected{
-            .tokens = 1 + below(random, 600), .window = window, .sinks = window > 0 ? below(random, 100) : 0};
+            .tokens = 1 + below(random, 600), .window = {window, window > 0 ? below(random, 100) : 0}};
         const int rank = below(random, grid.workers());
         const int spread = below(random, grid.sequence_parts);
         const std::int64_t needed = pages_needed(spec, grid, grid.head_part(rank), expected);
@@ -136,9 +136,9 @@ TEST(Admission, TheBorderIsExact) {
 TEST(Admission, AWindowMakesAnyNumberOfTokensFit) {
     const ModelSpec spec = small_spec();
     const std::vector<std::int64_t> one_worker{3 * 8};  // window of 65 tokens in 2 pages, 1 page of sinks; 8 streams
-    EXPECT_TRUE(admit(spec, {1, 1}, one_worker, {.tokens = kTokensMax, .window = 65, .sinks = 4}));
-    EXPECT_FALSE(admit(spec, {1, 1}, one_worker, {.tokens = kTokensMax, .window = 66, .sinks = 4}));
-    EXPECT_EQ(tokens_that_fit(spec, {1, 1}, one_worker, {.window = 65, .sinks = 4}), kTokensMax);
+    EXPECT_TRUE(admit(spec, {1, 1}, one_worker, {.tokens = kTokensMax, .window = {65, 4}}));
+    EXPECT_FALSE(admit(spec, {1, 1}, one_worker, {.tokens = kTokensMax, .window = {66, 4}}));
+    EXPECT_EQ(tokens_that_fit(spec, {1, 1}, one_worker, {.window = {65, 4}}), kTokensMax);
 }
 
 TEST(Admission, TheLargestNumbersDoNotOverflow) {

@@ -28,8 +28,9 @@ class ClusterTest : public ::testing::Test {
     ClusterTest() { start(); }
     ~ClusterTest() override { stop(); }
 
-    void start() {
-        Coordinator::Options options{.membership = {.expected_workers = 2, .dead_after = 2000ms}, .heartbeat = 1h};
+    void start(int expected_workers = 2) {
+        Coordinator::Options options{.membership = {.expected_workers = expected_workers, .dead_after = 2000ms},
+                                     .heartbeat = 1h};
         auto made = Coordinator::start(io, clock, Catalogue::open(directory.path() / "state").value(), options);
         ASSERT_TRUE(made) << made.error().to_string();
         coordinator = made->get();
@@ -42,9 +43,9 @@ class ClusterTest : public ::testing::Test {
         channel.reset();
         server.reset();
     }
-    void restart() {
+    void restart(int expected_workers = 2) {
         stop();
-        start();
+        start(expected_workers);
     }
 
     // Time passes, with a tick for every 100 ms.

@@ -172,5 +172,18 @@ TEST_F(ModelRequests, AModelThatTheNewGridDoesNotTakeIsTheReasonWhyItIsNotReady)
     wait_until_ready();
 }
 
+TEST_F(ModelRequests, AGridOfAnotherSizeThanAModelIsSplitForIsNotReady) {
+    ASSERT_TRUE(register_model(small_spec()));
+    restart(1);
+    pass(2000ms);  // both workers die
+    const auto worker = register_worker(201, 0).value();
+    EXPECT_EQ(worker.membership().generation(), 2u);
+    ASSERT_TRUE(heartbeat(worker.worker(), 2));
+    EXPECT_EQ(status().not_ready_because(),
+              "model small is split 2 x 1 and the grid has 1 workers: start with 2 workers, or with an empty state "
+              "directory");
+    EXPECT_EQ(lead.wait_for<wire::GridAddModel>(MessageType::grid_add_model, 1).size(), 1u);
+}
+
 }  // namespace
 }  // namespace kvgrid::coordinator

@@ -1,6 +1,9 @@
 // A sequence is in the catalogue when a client was given it, and not in the grid unless it is in the catalogue (or about to be closed):
 // whatever the lead answers, and when it does not answer at all.
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include <limits>
 
 #include "tests/unit/coordinator/cluster_fixture.h"
@@ -141,6 +144,35 @@ TEST_F(SequenceRequests, ACoordinatorThatDiedWhileOpeningClosesWhatNobodyWasGive
     wait_until_ready();
     heartbeats();
     expect_closed_and_forgotten(1);
+}
+
+// A process may not write files beyond RLIMIT_FSIZE: the nearest thing to a full disk.
+TEST_F(SequenceRequests, WhatTheCatalogueCannotConfirmIsClosedInTheGridAgain) {
+    lead.keep_silent(MessageType::grid_open);
+    auto opening = std::async(std::launch::async, [&] { return open(model); });
+    ASSERT_EQ(lead.wait_for<wire::GridOpen>(MessageType::grid_open, 1).size(), 1u);
+
+    rlimit usual{};
+    getrlimit(RLIMIT_FSIZE, &usual);
+    const auto handler = signal(SIGXFSZ, SIG_IGN);
+    rlimit none = usual;
+    none.rlim_cur = 1;
+    setrlimit(RLIMIT_FSIZE, &none);
+    lead.speak();
+    const auto refused = opening.get();
+    const auto closed = lead.wait_for<wire::GridClose>(MessageType::grid_close, 1);
+    setrlimit(RLIMIT_FSIZE, &usual);
+    signal(SIGXFSZ, handler);
+
+    EXPECT_EQ(refused.error(), Errc::unavailable);
+    ASSERT_EQ(closed.size(), 1u);
+    EXPECT_TRUE(sequences().empty());
+    const auto end = deadline_in(10s);
+    while (catalogued_sequence_count() > 0 && std::chrono::steady_clock::now() < end) {
+        pass(1100ms);  // the time after which it is tried again
+        heartbeats();
+    }
+    EXPECT_EQ(catalogued_sequence_count(), 0u);
 }
 
 TEST_F(SequenceRequests, ClosingSucceedsWhereTheGridDoesNotHaveItAnyMore) {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "worker/token_runs.h"
-#include "worker/window.h"
+#include "core/window.h"
 
 namespace kvgrid::worker {
 namespace {

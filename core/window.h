@@ -5,7 +5,7 @@
 
 #include "core/model_spec.h"
 
-namespace kvgrid::worker {
+namespace kvgrid {
 
 // A sliding window with sinks: the query with order number t sees j <= t with j > t - tokens or j < sinks. tokens == 0: everything.
 struct Window {
@@ -42,4 +42,4 @@ inline std::int64_t first_kept_token(const Window& window, std::int64_t length) 
     return std::min(first_seen, length) / kPageTokens * kPageTokens;
 }
 
-}  // namespace kvgrid::worker
+}  // namespace kvgrid
