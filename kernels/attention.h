@@ -38,10 +38,15 @@ struct AttentionItem {
 //            the key with order number j if j <= t (j < t if strictly_earlier) and (window == 0 or j > t - window or j < sinks).
 //            A row that sees nothing has partial exactly 0. Rows that no item names are untouched.
 //            The pages already hold the new tokens' keys and values (append comes first) unless strictly_earlier hides them.
-//   Errors   std::invalid_argument where spans disagree with the shapes; nothing is written then.
-//   Cost     every KV row is read once per item for all query heads of its group: bytes = tokens * kv_heads * 2 * row bytes;
-//            work is split over the pages of each stream, so that one long stream uses every thread of the pool.
-//   Numbers  f32 products and accumulation; K, V, q are widened exactly.
+//            Items name different rows.
+//   Errors   std::invalid_argument where spans disagree with the shapes, head_dim is not a multiple of 8 from 32 to 256, scale is
+//            not finite and positive, soft_cap negative, or a visible page list out of order; nothing is written then.
+//   Cost     every visible KV row is read once per item and 64 rows of (new token, query head of the group), hence once for a
+//            decode: bytes = tokens * kv_heads * 2 * row bytes; work is split over the pages of each stream, so that one long
+//            stream uses every thread of the pool. The same thread count gives the same bits.
+//   Numbers  f32 products and accumulation; K, V, q are widened exactly (where the CPU multiplies bf16 itself, subnormal elements
+//            of K and q count as 0). NaN and infinity of a visible token reach the rows that see it; those of a held token that is
+//            hidden from a row may, where another row of the same 64 sees it.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); docs/decisions/0003-cpu-page-layout.md.
 struct Attention {
     HeadShape heads;

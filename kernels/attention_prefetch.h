@@ -14,7 +14,8 @@ class PagePrefetch {
     // `steps_per_page`: steps of all calls that one page takes.
     PagePrefetch(std::size_t page_bytes, std::int64_t steps_per_page)
         : page_bytes_(page_bytes),
-          rate_(static_cast<std::uint32_t>((page_bytes / kLineBytes * kPrefetchOne + steps_per_page - 1) / steps_per_page)) {}
+          rate_(static_cast<std::uint32_t>((page_bytes / kLineBytes * kPrefetchOne + steps_per_page - 1) /
+                                           steps_per_page)) {}
 
     // The page that follows the one now begun, and one further ahead, of which only the addresses are looked up: a page of ours is
     // several of the system's, and each look-up is a miss of its own. Both may be null.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -23,13 +24,12 @@ bool sees(const Attention& work, const Query& query, std::int64_t key) {
     return earlier && in_window;
 }
 
-double logit(const Attention& work, const Query& query, const std::byte* page, int token) {
+double logit(const Attention& work, const std::vector<double>& q, const std::byte* page, int token) {
     const int head_dim = work.heads.head_dim;
     const PageLayout layout{head_dim};
     double product = 0;
     for (int dim = 0; dim < head_dim; ++dim) {
-        product += static_cast<double>(load_element(work.q.data(), query.row * head_dim + dim, work.dtype)) *
-                   load_element(page, layout.k_index(token, dim), work.dtype);
+        product += q[dim] * load_element(page, layout.k_index(token, dim), work.dtype);
     }
     const double scaled = work.scale * product;
     return work.soft_cap > 0 ? work.soft_cap * std::tanh(scaled / work.soft_cap) : scaled;
@@ -43,12 +43,17 @@ struct Seen {
 };
 
 std::vector<Seen> collect(const Attention& work, const Query& query) {
+    const std::size_t head_dim = work.heads.head_dim;
+    std::vector<double> q(head_dim);
+    for (std::size_t dim = 0; dim < head_dim; ++dim) {
+        q[dim] = load_element(work.q.data(), query.row * head_dim + dim, work.dtype);
+    }
     std::vector<Seen> seen;
     for (const PageEntry& entry : query.item.streams[query.kv_head]) {
         const std::byte* page = work.slab.page(entry.page);
         for (int token = 0; token < static_cast<int>(entry.token_count); ++token) {
             if (sees(work, query, entry.first_token + token)) {
-                seen.push_back({logit(work, query, page, token), page, token});
+                seen.push_back({logit(work, q, page, token), page, token});
             }
         }
     }

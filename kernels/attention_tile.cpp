@@ -214,15 +214,14 @@ class Run {
         for (int unit = 0; unit < unit_count_; unit += kUnitsMax) {
             const int units = std::min(kUnitsMax, unit_count_ - unit);
             const std::size_t start = unit_start_bytes(unit);
-            for_all_rows(kernels_.outputs[units - 1],
-                         {.a = scratch_.scores,
-                          .a_stride = kScoreStride,
-                          .b = v_block(position) + start,
-                          .b_stride_bytes = row_bytes(),
-                          .second_unit_bytes = unit_start_bytes(unit + units - 1) - start,
-                          .steps = static_cast<int>(visible),
-                          .c = scratch_.outputs + unit * kUnitColumns,
-                          .c_stride = output_stride(head_dim_)});
+            for_all_rows(kernels_.outputs[units - 1], {.a = scratch_.scores,
+                                                       .a_stride = kScoreStride,
+                                                       .b = v_block(position) + start,
+                                                       .b_stride_bytes = row_bytes(),
+                                                       .second_unit_bytes = unit_start_bytes(unit + units - 1) - start,
+                                                       .steps = static_cast<int>(visible),
+                                                       .c = scratch_.outputs + unit * kUnitColumns,
+                                                       .c_stride = output_stride(head_dim_)});
         }
     }
 

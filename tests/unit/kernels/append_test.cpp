@@ -56,8 +56,8 @@ struct Batch {
         return {shape.kv_heads, shape.head_dim, shape.dtype, {target.data(), page_bytes}, runs, row_count, k, v};
     }
     ReadPages read(std::vector<std::byte>& target_k, std::vector<std::byte>& target_v) {
-        return {shape.kv_heads, shape.head_dim,           shape.dtype, {slab.data(), page_bytes}, runs,
-                row_count,      std::span(target_k), std::span(target_v)};
+        return {shape.kv_heads, shape.head_dim, shape.dtype,         {slab.data(), page_bytes},
+                runs,           row_count,      std::span(target_k), std::span(target_v)};
     }
 
     Shape shape;

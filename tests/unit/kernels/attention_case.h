@@ -60,7 +60,8 @@ class AttentionCase {
     void fill_pages(int item, std::vector<std::uint32_t>& free_pages, std::uint64_t seed);
     std::byte* page_of(int item, int kv_head, int token);
     Tolerance tolerance() const;
-    void compare_row(std::size_t row, const std::vector<double>& partial, const std::vector<double>& lse) const;
+    void run_reference();
+    void compare_row(std::size_t row) const;
 
     TestShape shape_;
     std::vector<std::vector<std::vector<PageEntry>>> pages_;  // [item][kv_head]
@@ -71,6 +72,8 @@ class AttentionCase {
     std::vector<std::byte> q_;
     std::vector<float> partial_;
     std::vector<float> lse_;
+    std::vector<double> expected_partial_;  // of the reference; empty until it is asked for, and after a change
+    std::vector<double> expected_lse_;
     double query_norm_max_ = 0, key_norm_max_ = 0, value_max_ = 0;
 };
 

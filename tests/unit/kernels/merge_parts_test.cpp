@@ -48,11 +48,14 @@ struct Parts {
                 floats[part * stride + index] = normal(random) * (index < rows * shape.head_dim ? 1.0f : 5.0f);
             }
         }
-        merged.assign(std::size_t{1} * shape.token_count * (shape.head_count + 3) * shape.head_dim * byte_size(shape.dtype),
-                      std::byte{0xab});
+        merged.assign(
+            std::size_t{1} * shape.token_count * (shape.head_count + 3) * shape.head_dim * byte_size(shape.dtype),
+            std::byte{0xab});
     }
 
-    float& lse(int part, int row) { return floats[part * stride + std::size_t{1} * shape.row_count() * shape.head_dim + row]; }
+    float& lse(int part, int row) {
+        return floats[part * stride + std::size_t{1} * shape.row_count() * shape.head_dim + row];
+    }
     float* partial(int part, int row) { return &floats[part * stride + std::size_t{1} * row * shape.head_dim]; }
     void empty(int part, int row) {
         lse(part, row) = kNothing;
