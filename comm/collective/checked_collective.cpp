@@ -16,19 +16,20 @@ Status CheckedCollective::all_gather(std::span<const std::byte> mine, std::span<
     return gather_to("all_gather", mine, all, kEveryRank, deadline);
 }
 
-Status CheckedCollective::gather(std::span<const std::byte> mine, std::span<std::byte> all, int root, Deadline deadline) {
+Status CheckedCollective::gather(std::span<const std::byte> mine, std::span<std::byte> all, int root,
+                                 Deadline deadline) {
     if (root == kEveryRank) return finish({Errc::invalid_argument, "gather has one root"}, 0);
     return gather_to("gather", mine, rank_ == root ? all : std::span<std::byte>{}, root, deadline);
 }
 
-Status CheckedCollective::gather_to(const char* operation, std::span<const std::byte> mine, std::span<std::byte> all, int root,
-                                    Deadline deadline) {
+Status CheckedCollective::gather_to(const char* operation, std::span<const std::byte> mine, std::span<std::byte> all,
+                                    int root, Deadline deadline) {
     if (auto begun = begin(operation, mine.size(), root); !begun.ok()) return begun;
     const bool receives = root == kEveryRank || root == rank_;
     const auto size = static_cast<std::size_t>(size_);
     if (receives && all.size() != mine.size() * size) {
-        return finish({Errc::invalid_argument, describe() + ": room for " + std::to_string(all.size()) + " bytes, needs " +
-                                                   std::to_string(mine.size() * size)},
+        return finish({Errc::invalid_argument, describe() + ": room for " + std::to_string(all.size()) +
+                                                   " bytes, needs " + std::to_string(mine.size() * size)},
                       0);
     }
     if (size_ == 1) {
@@ -57,15 +58,16 @@ Status CheckedCollective::barrier(Deadline deadline) {
 }
 
 std::string CheckedCollective::describe() const {
-    return std::string(operation_) + ", call " + std::to_string(counters_.calls) + " of rank " + std::to_string(rank_) + " of " +
-           std::to_string(size_) + " in generation " + std::to_string(generation_.value);
+    return std::string(operation_) + ", call " + std::to_string(counters_.calls) + " of rank " + std::to_string(rank_) +
+           " of " + std::to_string(size_) + " in generation " + std::to_string(generation_.value);
 }
 
 Status CheckedCollective::begin(const char* operation, std::size_t bytes, int root) {
     operation_ = operation;
     ++counters_.calls;
     if (broken_) {
-        return {Errc::peer_lost, describe() + ": an earlier call failed, so its ranks are no longer together; form a new generation"};
+        return {Errc::peer_lost,
+                describe() + ": an earlier call failed, so its ranks are no longer together; form a new generation"};
     }
     if (root != kEveryRank && (root < 0 || root >= size_)) {
         return finish({Errc::invalid_argument, describe() + ": root " + std::to_string(root)}, 0);

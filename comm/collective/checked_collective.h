@@ -12,7 +12,8 @@ namespace kvgrid::comm {
 // anybody. A back end writes the run_ functions: they get sound arguments, more than one rank, and no broken collective.
 class CheckedCollective : public Collective {
   public:
-    CheckedCollective(int rank, int size, Generation generation, std::size_t bytes_max = std::numeric_limits<std::size_t>::max());
+    CheckedCollective(int rank, int size, Generation generation,
+                      std::size_t bytes_max = std::numeric_limits<std::size_t>::max());
 
     int rank() const final { return rank_; }
     int size() const final { return size_; }
@@ -26,14 +27,15 @@ class CheckedCollective : public Collective {
 
   protected:
     // gather is an all-gather whose `all` is empty except at the root (root -1: every rank receives).
-    virtual Status run_gather(std::span<const std::byte> mine, std::span<std::byte> all, int root, Deadline deadline) = 0;
+    virtual Status run_gather(std::span<const std::byte> mine, std::span<std::byte> all, int root,
+                              Deadline deadline) = 0;
     virtual Status run_broadcast(std::span<std::byte> data, int root, Deadline deadline) = 0;
     virtual Status run_all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) = 0;
     virtual Status run_barrier(Deadline deadline) = 0;
 
     bool is_broken() const { return broken_; }
     void forget_counts() { counters_ = {}; }  // after calls of the back end's own
-    std::string describe() const;  // "barrier, call 17 of rank 2 of 4 in generation 5"
+    std::string describe() const;             // "barrier, call 17 of rank 2 of 4 in generation 5"
 
   private:
     Status begin(const char* operation, std::size_t bytes, int root);

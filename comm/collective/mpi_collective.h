@@ -24,7 +24,8 @@ class MpiWorld {
     // Forms the collective of the world ranks listed, in that order, under a generation; called by exactly those ranks.
     // MPI_Comm_create_group cannot be given up once begun: if it has not returned by the deadline, a watchdog ends the process with
     // a message that says so. The collective must be destroyed before the world. stale_generation if a rank came with another one.
-    Result<std::unique_ptr<Collective>> form(const std::vector<int>& world_ranks, Generation generation, Deadline deadline);
+    Result<std::unique_ptr<Collective>> form(const std::vector<int>& world_ranks, Generation generation,
+                                             Deadline deadline);
 
     // Calls of all collectives so far that were given up at their deadline; each has leaked its buffers.
     std::uint64_t abandoned_request_count() const;

@@ -50,7 +50,8 @@ int tag_of(Generation generation) {
 MPI_Comm create_group(const std::vector<int>& world_ranks, Generation generation) {
     MPI_Group world = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
     check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
-    check_mpi(MPI_Group_incl(world, static_cast<int>(world_ranks.size()), world_ranks.data(), &group), "MPI_Group_incl");
+    check_mpi(MPI_Group_incl(world, static_cast<int>(world_ranks.size()), world_ranks.data(), &group),
+              "MPI_Group_incl");
     MPI_Comm comm = MPI_COMM_NULL;
     check_mpi(MPI_Comm_create_group(MPI_COMM_WORLD, group, tag_of(generation), &comm), "MPI_Comm_create_group");
     check_mpi(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -75,21 +76,24 @@ MpiWorld::~MpiWorld() {
     MPI_Finalize();
 }
 
-Result<std::unique_ptr<Collective>> MpiWorld::form(const std::vector<int>& world_ranks, Generation generation, Deadline deadline) {
+Result<std::unique_ptr<Collective>> MpiWorld::form(const std::vector<int>& world_ranks, Generation generation,
+                                                   Deadline deadline) {
     const auto mine = std::ranges::find(world_ranks, rank_);
     std::vector<int> sorted = world_ranks;
     std::ranges::sort(sorted);
     const bool valid = mine != world_ranks.end() && sorted.front() >= 0 && sorted.back() < size_ &&
                        std::ranges::adjacent_find(sorted) == sorted.end();
     if (!valid) {
-        return {Errc::invalid_argument, "a collective is formed of different ranks of the world's " + std::to_string(size_) +
-                                            ", among them one's own (" + std::to_string(rank_) + ")"};
+        return {Errc::invalid_argument, "a collective is formed of different ranks of the world's " +
+                                            std::to_string(size_) + ", among them one's own (" + std::to_string(rank_) +
+                                            ")"};
     }
     const int rank = static_cast<int>(mine - world_ranks.begin());
     const int size = static_cast<int>(world_ranks.size());
     if (size == 1) return {std::make_unique<MpiCollective>(MPI_COMM_NULL, rank, size, generation, abandoned_)};
 
-    const std::string what = "forming generation " + std::to_string(generation.value) + " of " + std::to_string(size) + " ranks";
+    const std::string what =
+        "forming generation " + std::to_string(generation.value) + " of " + std::to_string(size) + " ranks";
     MPI_Comm comm = MPI_COMM_NULL;
     {
         const LastResort watchdog(what, deadline);

@@ -32,15 +32,18 @@ struct Contribution {
 // with reading round k - 1, whose table that is.
 class Room {
   public:
-    explicit Room(int size) : tables_{std::vector<Contribution>(size), std::vector<Contribution>(size)}, entered_(size) {}
+    explicit Room(int size)
+        : tables_{std::vector<Contribution>(size), std::vector<Contribution>(size)}, entered_(size) {}
 
     // The rank's own place in a round that it has not entered; its memory is used again from round to round.
     Contribution& place(std::uint64_t round, int rank) { return table(round)[static_cast<std::size_t>(rank)]; }
 
     // Everyone's contributions, valid until this rank enters the next round.
-    Result<const std::vector<Contribution>*> enter(std::uint64_t round, int rank, const std::string& who, Deadline deadline) {
+    Result<const std::vector<Contribution>*> enter(std::uint64_t round, int rank, const std::string& who,
+                                                   Deadline deadline) {
         std::unique_lock lock(mutex_);
-        if (given_up_) return Error{Errc::peer_lost, who + ": another rank has given up waiting; form a new generation"};
+        if (given_up_)
+            return Error{Errc::peer_lost, who + ": another rank has given up waiting; form a new generation"};
         entered_[static_cast<std::size_t>(rank)] = round;
         if (std::ranges::all_of(entered_, [&](std::uint64_t latest) { return latest >= round; })) {
             completed_ = round;
@@ -75,9 +78,12 @@ class Room {
 std::int64_t reduce(ReduceOp op, std::int64_t a, std::int64_t b) {
     switch (op) {
         // Unsigned, so that an overflow wraps as it does in MPI.
-        case ReduceOp::sum: return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
-        case ReduceOp::min: return std::min(a, b);
-        case ReduceOp::max: return std::max(a, b);
+        case ReduceOp::sum:
+            return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+        case ReduceOp::min:
+            return std::min(a, b);
+        case ReduceOp::max:
+            return std::max(a, b);
     }
     fatal("unknown ReduceOp");
 }
@@ -129,7 +135,8 @@ class ThreadCollective final : public CheckedCollective {
         return value;
     }
 
-    Result<const std::vector<Contribution>*> meet(Kind kind, int root_or_op, std::span<const std::byte> bytes, Deadline deadline) {
+    Result<const std::vector<Contribution>*> meet(Kind kind, int root_or_op, std::span<const std::byte> bytes,
+                                                  Deadline deadline) {
         const std::uint64_t round = ++round_;
         Contribution& mine = room_->place(round, rank());
         mine.kind = kind;
@@ -139,7 +146,8 @@ class ThreadCollective final : public CheckedCollective {
         if (!everyone.ok()) return everyone;
         for (std::size_t other = 0; other < (*everyone)->size(); ++other) {
             if (mine.agrees_with((**everyone)[other])) continue;
-            return Error{Errc::internal, describe() + ": rank " + std::to_string(other) + " makes another call, or with another size"};
+            return Error{Errc::internal,
+                         describe() + ": rank " + std::to_string(other) + " makes another call, or with another size"};
         }
         return everyone;
     }

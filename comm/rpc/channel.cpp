@@ -43,7 +43,8 @@ void Channel::call(MessageType type, std::uint64_t generation, std::string messa
     Impl::Waiting call{{.type = type, .generation = generation}, std::move(message), std::move(payload), deadline};
     Status admitted = check_lengths(type, call.message.size(), call.payload.size());
     if (admitted.ok() && !impl_->admit_call()) {
-        admitted = is_busy(impl_->endpoint, std::to_string(impl_->options.calls_in_flight_max) + " calls are under way");
+        admitted =
+            is_busy(impl_->endpoint, std::to_string(impl_->options.calls_in_flight_max) + " calls are under way");
     } else if (admitted.ok()) {
         admitted = impl_->admit_bytes(call.size());
         if (!admitted.ok()) --impl_->call_count;
@@ -76,7 +77,8 @@ Result<Frame> Channel::call(MessageType type, std::uint64_t generation, std::str
 }
 
 Status Channel::post(MessageType type, std::uint64_t generation, std::string message, Payload payload) {
-    Impl::Waiting frame{{.type = type, .generation = generation}, std::move(message), std::move(payload), Deadline::max()};
+    Impl::Waiting frame{
+        {.type = type, .generation = generation}, std::move(message), std::move(payload), Deadline::max()};
     if (auto lengths = check_lengths(type, frame.message.size(), frame.payload.size()); !lengths.ok()) return lengths;
     const std::uint64_t connection = impl_->connection;
     if (connection == 0) {
@@ -183,8 +185,9 @@ void Channel::Impl::expire_calls() {
     watch_deadlines();
     for (auto& call : expired) {
         const Error error =
-            call.sent ? Error{Errc::deadline_exceeded, "no answer from " + endpoint.to_string() + " in time"}
-                      : Error{Errc::unavailable, "no connection to " + endpoint.to_string() + " in time: " + connect_problem};
+            call.sent
+                ? Error{Errc::deadline_exceeded, "no answer from " + endpoint.to_string() + " in time"}
+                : Error{Errc::unavailable, "no connection to " + endpoint.to_string() + " in time: " + connect_problem};
         end(std::move(call), error);
     }
 }

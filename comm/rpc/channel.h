@@ -32,15 +32,18 @@ class Channel {
 
     // Sends a request and calls back on the I/O thread, exactly once: with the reply; with the Error that the server answered;
     // `unavailable` if the connection could not be made in time or broke (it is not known then whether the request was carried
-    // out); or `deadline_exceeded`.
+    // out); `corrupt` if the server's bytes make no sense; `busy` at a bound of Options; `invalid_argument` if the frame is over its
+    // type's limits; or `deadline_exceeded`.
     // Requests go out in the order of the calls; while a connection is being made they wait, up to their deadlines.
-    void call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline, Callback done);
+    void call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline,
+              Callback done);
 
     // The same, waiting. Not from the I/O thread.
-    Result<Frame> call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline);
+    Result<Frame> call(MessageType type, std::uint64_t generation, std::string message, Payload payload,
+                       Deadline deadline);
 
     // Sends without wanting a reply, in order with the calls. `busy` if the bound on unsent bytes is reached; `unavailable` if there
-    // is no connection now (nothing is kept for later). From any thread.
+    // is no connection now: one is asked for then, but nothing is kept for it. From any thread.
     Status post(MessageType type, std::uint64_t generation, std::string message, Payload payload);
 
     // Called on the I/O thread each time an established connection is lost (not by ~Channel).

@@ -76,7 +76,8 @@ Task<error_code> Channel::Impl::connect_to(asio::generic::stream_protocol::endpo
 }
 
 void Channel::Impl::established(Socket socket) {
-    const FrameStream::Limits limits{std::numeric_limits<std::size_t>::max(), kFrameTimeout};  // admit_bytes() bounds them
+    const FrameStream::Limits limits{std::numeric_limits<std::size_t>::max(),
+                                     kFrameTimeout};  // admit_bytes() bounds them
     stream = std::make_shared<FrameStream>(std::move(socket), limits, unsent_bytes);
     connection = ++last_connection;
     // Until the server has answered something, it may be one that refuses connections: the next attempt waits.
@@ -98,7 +99,8 @@ Task<Error> Channel::Impl::read_replies() {
             auto reply = unpack<wire::ErrorReply>(*answer);
             answer = reply.ok() ? from_wire(*reply) : reply.error();
         }
-        if (header.request == 0) co_return answer.ok() ? Error{Errc::corrupt, server + "an answer to no call"} : answer.error();
+        if (header.request == 0)
+            co_return answer.ok() ? Error{Errc::corrupt, server + "an answer to no call"} : answer.error();
         backoff.reset();
         connect_not_before = {};
         auto call = pending.take(header.request);

@@ -13,8 +13,8 @@ constexpr std::string_view kUnixPrefix = "unix:";
 constexpr std::size_t kPathBytesMax = sizeof(sockaddr_un::sun_path) - 1;
 
 Error bad(std::string_view text, const std::string& why) {
-    return {Errc::invalid_argument,
-            "endpoint \"" + std::string(text) + "\": " + why + R"(; write "unix:/path.sock", "host:port" or "[::1]:port")"};
+    return {Errc::invalid_argument, "endpoint \"" + std::string(text) + "\": " + why +
+                                        R"(; write "unix:/path.sock", "host:port" or "[::1]:port")"};
 }
 
 bool is_host(std::string_view host, std::string_view also_allowed) {

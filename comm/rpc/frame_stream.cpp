@@ -117,7 +117,8 @@ Task<Status> FrameStream::read_message(std::string& message, std::size_t count) 
 Task<Result<Payload>> FrameStream::read_payload(std::size_t count) {
     const std::shared_ptr<std::byte> memory = allocate_untouched(count);
     if (memory == nullptr) {
-        co_return Error{Errc::no_room, "no memory for a payload of " + std::to_string(count) + " bytes; send less at once"};
+        co_return Error{Errc::no_room,
+                        "no memory for a payload of " + std::to_string(count) + " bytes; send less at once"};
     }
     const std::span<std::byte> bytes(memory.get(), count);
     if (auto read = co_await receive_all(bytes); !read.ok()) co_return read.error();

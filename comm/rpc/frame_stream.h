@@ -22,7 +22,8 @@ class Watchdog {
     explicit Watchdog(Executor executor) : timer_(executor) {}
 
     bool running() const { return deadline_.has_value(); }
-    void start(std::chrono::milliseconds wait, std::function<void()> expire);  // `expire` owns the watchdog's owner; a start replaces the one before
+    void start(std::chrono::milliseconds wait,
+               std::function<void()> expire);  // `expire` owns the watchdog's owner; a start replaces the one before
     void stop();
 
   private:
@@ -53,7 +54,9 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     // The next frame, whole and checked against its limits before memory is allocated for it; one read at a time. After an error
     // nothing more can be read. `unavailable`: the connection is gone or closed; any other: the peer broke the protocol.
     Task<Result<Frame>> read();
-    std::uint64_t rejected_request() const { return rejected_request_; }  // of the frame that read() refused, 0 if not known
+    std::uint64_t rejected_request() const {
+        return rejected_request_;
+    }  // of the frame that read() refused, 0 if not known
 
     // Lengths must be within the type's limits. A peer that leaves more than unsent_bytes_max unread is disconnected; the bound does
     // not hold for a single frame.

@@ -45,17 +45,20 @@ Status clear_stale_socket(const Endpoint& endpoint) {
     }
     const OwnedFd probe = open_socket(AF_UNIX);
     const sockaddr_un address = unix_address(endpoint.path);
-    if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 && errno == ECONNREFUSED) {
-        if (::unlink(endpoint.path.c_str()) != 0 && errno != ENOENT) return failed(endpoint, "unlink the stale socket", errno);
+    if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
+        errno == ECONNREFUSED) {
+        if (::unlink(endpoint.path.c_str()) != 0 && errno != ENOENT)
+            return failed(endpoint, "unlink the stale socket", errno);
         return {};
     }
-    return {Errc::already_exists,
-            "cannot listen on " + endpoint.to_string() + ": another process listens there; stop it or choose another path"};
+    return {Errc::already_exists, "cannot listen on " + endpoint.to_string() +
+                                      ": another process listens there; stop it or choose another path"};
 }
 
 Result<Listener> open_unix(const Endpoint& endpoint) {
     if (endpoint.path.size() >= sizeof(sockaddr_un::sun_path)) {
-        return {Errc::invalid_argument, "cannot listen on " + endpoint.to_string() + ": the path is too long for a socket"};
+        return {Errc::invalid_argument,
+                "cannot listen on " + endpoint.to_string() + ": the path is too long for a socket"};
     }
     if (auto clear = clear_stale_socket(endpoint); !clear.ok()) return clear.error();
     OwnedFd fd = open_socket(AF_UNIX);
@@ -75,7 +78,8 @@ bool is_loopback(const sockaddr& address) {
         const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
         return ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
     }
-    return address.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
+    return address.sa_family == AF_INET6 &&
+           IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
 }
 
 using AddressList = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;

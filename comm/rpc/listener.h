@@ -41,7 +41,7 @@ class SocketFile {
 
 struct Listener {
     OwnedFd fd;
-    SocketFile file;  // of a Unix socket
+    SocketFile file;    // of a Unix socket
     Endpoint endpoint;  // as bound
 };
 

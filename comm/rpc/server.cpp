@@ -19,7 +19,8 @@ constexpr std::chrono::hours kNoTimeout{24 * 365};
 struct Connection {
     Connection(ConnectionId number, Socket socket, FrameStream::Limits limits, Executor executor)
         : id(number),
-          stream(std::make_shared<FrameStream>(std::move(socket), limits, std::make_shared<std::atomic<std::size_t>>(0))),
+          stream(
+              std::make_shared<FrameStream>(std::move(socket), limits, std::make_shared<std::atomic<std::size_t>>(0))),
           resumed(executor) {}
 
     const ConnectionId id;
@@ -244,7 +245,8 @@ void Server::Impl::answer(Answer answer) {
     if (answer.request == 0) return;
     if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
         log_error("an answer cannot be sent: " + lengths.error().message);
-        return send_error(*connection.stream, answer.request, {Errc::internal, "answer too long: " + lengths.error().message});
+        return send_error(*connection.stream, answer.request,
+                          {Errc::internal, "answer too long: " + lengths.error().message});
     }
     connection.stream->send({.type = answer.type, .request = answer.request}, std::move(answer.message),
                             std::move(answer.payload));

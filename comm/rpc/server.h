@@ -17,8 +17,8 @@ namespace kvgrid::comm {
 
 using ConnectionId = std::uint64_t;
 
-// Answers one request, once, from any thread. Dropping it unanswered answers `internal`. Where the request wanted no reply
-// (request number 0) answering does nothing.
+// Answers one request, from any thread; a second answer is Fatal. Dropping it unanswered answers `internal`. Where the request
+// wanted no reply (request number 0) answering does nothing.
 class Responder {
   public:
     using Send = std::function<void(MessageType, std::string message, Payload payload)>;
@@ -44,9 +44,9 @@ struct Request {
 
 struct ServerLimits {
     int connections_max = 1024;
-    int requests_in_flight_max = 64;                    // of one connection; reading pauses at it (back-pressure)
+    int requests_in_flight_max = 64;                      // of one connection; reading pauses at it (back-pressure)
     std::size_t unsent_bytes_max = std::size_t{1} << 30;  // of one connection; a reader this slow is disconnected
-    std::chrono::milliseconds frame_timeout{30'000};    // from a frame's first byte to its last
+    std::chrono::milliseconds frame_timeout{30'000};      // from a frame's first byte to its last
 };
 
 // Accepts connections and hands whole, checked frames to a handler, on the I/O thread.
@@ -63,7 +63,8 @@ class Server {
     Server& operator=(const Server&) = delete;
 
     // Opens a listener and returns the endpoint as bound (with its port). Refuses a non-loopback address unless `allow_remote`.
-    // A stale Unix socket file is replaced; one that somebody listens on is refused. Several listeners may be open.
+    // A Unix socket is for its owner only (mode 0600). A stale file is replaced; one that somebody listens on is refused. Several
+    // listeners may be open.
     Result<Endpoint> listen(const Endpoint& endpoint, bool allow_remote = false);
 
     int connection_count() const;

@@ -57,7 +57,8 @@ std::uint64_t request_in(std::span<const std::byte, kFrameHeaderBytes> bytes);
 class Payload {
   public:
     Payload() = default;
-    Payload(std::shared_ptr<const void> owner, std::span<const std::byte> bytes) : owner_(std::move(owner)), bytes_(bytes) {}
+    Payload(std::shared_ptr<const void> owner, std::span<const std::byte> bytes)
+        : owner_(std::move(owner)), bytes_(bytes) {}
 
     static Payload copy_of(std::span<const std::byte> bytes);
     static Payload own(std::vector<std::byte> bytes);

@@ -6,9 +6,9 @@
 namespace kvgrid::comm {
 namespace {
 
-constexpr std::uint32_t kSmall = 64 << 10;   // a few numbers and names
-constexpr std::uint32_t kMedium = 1 << 20;   // a model spec, or a number for each sequence of a step
-constexpr std::uint32_t kList = 16 << 20;    // an entry for each worker, model or sequence
+constexpr std::uint32_t kSmall = 64 << 10;  // a few numbers and names
+constexpr std::uint32_t kMedium = 1 << 20;  // a model spec, or a number for each sequence of a step
+constexpr std::uint32_t kList = 16 << 20;   // an entry for each worker, model or sequence
 constexpr std::uint64_t kTensors = std::uint64_t{4} << 30;
 
 enum class Role { request, reply };

@@ -31,9 +31,10 @@ TEST(Endpoint, BadFormsAreRefusedWithTheFormToWrite) {
     const std::string too_long = "unix:/" + std::string(107, 'x');
     for (const std::string& text :
          {std::string(""), std::string("localhost"), std::string("localhost:"), std::string("localhost:x"),
-          std::string("localhost:65536"), std::string("localhost:-1"), std::string("localhost:1 "), std::string(":7000"),
-          std::string("::1:7000"), std::string("[]:7000"), std::string("[::1:7000"), std::string("a b:1"), std::string("a/b:1"),
-          std::string("http://host:1"), std::string("unix:"), std::string("unix:a\0b", 8), too_long}) {
+          std::string("localhost:65536"), std::string("localhost:-1"), std::string("localhost:1 "),
+          std::string(":7000"), std::string("::1:7000"), std::string("[]:7000"), std::string("[::1:7000"),
+          std::string("a b:1"), std::string("a/b:1"), std::string("http://host:1"), std::string("unix:"),
+          std::string("unix:a\0b", 8), too_long}) {
         const auto endpoint = parse_endpoint(text);
         ASSERT_FALSE(endpoint.ok()) << text;
         EXPECT_EQ(endpoint.error(), Errc::invalid_argument) << text;

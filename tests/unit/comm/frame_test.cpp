@@ -42,11 +42,16 @@ TEST(Frame, EveryFieldSurvivesTheWire) {
 }
 
 TEST(Frame, TheLayoutIsTheOneThatTheProtocolStates) {
-    const HeaderBytes bytes = encode({.type = MessageType{0x42}, .generation = 1, .request = 2, .message_bytes = 3,
-                                      .timeout_ms = 4, .payload_bytes = 5});
+    const HeaderBytes bytes = encode({.type = MessageType{0x42},
+                                      .generation = 1,
+                                      .request = 2,
+                                      .message_bytes = 3,
+                                      .timeout_ms = 4,
+                                      .payload_bytes = 5});
 
-    const unsigned char expected[kFrameHeaderBytes] = {'K', 'V', 'G', 'R', 1, 0, 0x42, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0,
-                                                       0,   0,   0,   0,   3, 0, 0,    0, 4, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0};
+    const unsigned char expected[kFrameHeaderBytes] = {'K', 'V', 'G', 'R', 1, 0, 0x42, 0, 1, 0, 0, 0, 0, 0,
+                                                       0,   0,   2,   0,   0, 0, 0,    0, 0, 0, 3, 0, 0, 0,
+                                                       4,   0,   0,   0,   5, 0, 0,    0, 0, 0, 0, 0};
     EXPECT_EQ(std::memcmp(bytes.data(), expected, sizeof expected), 0);
 }
 
@@ -60,7 +65,8 @@ TEST(Frame, AnotherVersionIsUnsupported) {
 
 TEST(Frame, AnUnknownTypeIsUnsupported) {
     for (const int type : {0, 3, 15, 36, 98, 0xFFFF}) {
-        EXPECT_EQ(decode(with(encode(full_header()), 6, static_cast<std::uint16_t>(type))).error(), Errc::unsupported) << type;
+        EXPECT_EQ(decode(with(encode(full_header()), 6, static_cast<std::uint16_t>(type))).error(), Errc::unsupported)
+            << type;
     }
 }
 
@@ -93,7 +99,8 @@ TEST(Frame, OnlyTypesWithTensorsMayHaveAPayload) {
 }
 
 TEST(Frame, RepliesAreNoRequests) {
-    for (const auto type : {MessageType::error, MessageType::empty, MessageType::layer_reply, MessageType{0}, MessageType{999}}) {
+    for (const auto type :
+         {MessageType::error, MessageType::empty, MessageType::layer_reply, MessageType{0}, MessageType{999}}) {
         EXPECT_FALSE(is_request(type)) << name_of(type);
     }
     for (const auto type : {MessageType::status, MessageType::layer, MessageType::link_hello, MessageType::operation}) {

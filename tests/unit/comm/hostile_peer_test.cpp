@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "comm/wire/messages.h"
-#include "rpc_harness.h"
+#include "tests/unit/comm/rpc_harness.h"
 
 namespace kvgrid::comm {
 namespace {
@@ -59,7 +59,8 @@ TEST_F(HostilePeer, AnUnknownTypeIsRefused) {
 }
 
 TEST_F(HostilePeer, AnOverlongMessageOrPayloadIsRefusedByItsHeaderAlone) {
-    expect_refusal(header_bytes({.type = MessageType::status, .request = 7, .message_bytes = 65'537}), Errc::corrupt, 7);
+    expect_refusal(header_bytes({.type = MessageType::status, .request = 7, .message_bytes = 65'537}), Errc::corrupt,
+                   7);
     expect_refusal(header_bytes({.type = MessageType::layer, .request = 7, .payload_bytes = ~0ull}), Errc::corrupt, 7);
 }
 
@@ -104,7 +105,8 @@ TEST_F(HostilePeer, AFrameThatIsNeverFinishedIsGivenUp) {
 TEST_F(HostilePeer, AFrameMayComeByteByByteAndManyMayComeAtOnce) {
     Server server(server_io, {echo, {}});
     RawPeer peer(*server.listen({.host = "127.0.0.1"}));
-    const std::string frame = header_bytes({.type = MessageType::layer, .request = 5, .message_bytes = 3, .payload_bytes = 2});
+    const std::string frame =
+        header_bytes({.type = MessageType::layer, .request = 5, .message_bytes = 3, .payload_bytes = 2});
     for (const char byte : frame + "abcde") peer.send(std::string_view(&byte, 1));
 
     auto reply = peer.read_frame();
@@ -120,11 +122,11 @@ TEST_F(HostilePeer, AFrameMayComeByteByByteAndManyMayComeAtOnce) {
 
 TEST_F(HostilePeer, AReaderThatDoesNotReadIsDisconnected) {
     std::promise<void> disconnected;
-    Server server(server_io, {[](Request, Responder responder) {
-                                  responder.reply(MessageType::layer_reply, "", payload_of(1 << 20, 1));
-                              },
-                              [&](ConnectionId) { disconnected.set_value(); }},
-                  {.unsent_bytes_max = 4 << 20});
+    Server server(
+        server_io,
+        {[](Request, Responder responder) { responder.reply(MessageType::layer_reply, "", payload_of(1 << 20, 1)); },
+         [&](ConnectionId) { disconnected.set_value(); }},
+        {.unsent_bytes_max = 4 << 20});
     RawPeer peer(*server.listen({.path = folder.path() + "/s"}));
 
     for (std::uint64_t i = 1; i <= 20; ++i) peer.send({.type = MessageType::layer, .request = i});
@@ -135,11 +137,11 @@ TEST_F(HostilePeer, AReaderThatDoesNotReadIsDisconnected) {
 
 TEST_F(HostilePeer, AReaderThatTakesNothingInTimeIsDisconnected) {
     std::promise<void> disconnected;
-    Server server(server_io, {[](Request, Responder responder) {
-                                  responder.reply(MessageType::layer_reply, "", payload_of(4 << 20, 1));
-                              },
-                              [&](ConnectionId) { disconnected.set_value(); }},
-                  {.frame_timeout = milliseconds(30)});
+    Server server(
+        server_io,
+        {[](Request, Responder responder) { responder.reply(MessageType::layer_reply, "", payload_of(4 << 20, 1)); },
+         [&](ConnectionId) { disconnected.set_value(); }},
+        {.frame_timeout = milliseconds(30)});
     RawPeer peer(*server.listen({.path = folder.path() + "/s"}));
 
     peer.send({.type = MessageType::layer, .request = 1});

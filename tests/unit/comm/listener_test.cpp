@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "rpc_harness.h"
+#include "tests/unit/comm/rpc_harness.h"
 
 namespace kvgrid::comm {
 namespace {

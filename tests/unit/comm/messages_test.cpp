@@ -54,7 +54,11 @@ TEST(Messages, ACodeFromANewerProcessBecomesInternal) {
 TEST(Messages, AnErrorTextIsMadeFitForProtobuf) {
     EXPECT_EQ(across_the_wire({Errc::internal, "caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80"}).message,
               "caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80");
-    EXPECT_EQ(across_the_wire({Errc::internal, "a\xFF" "b\xC3"}).message, "a?b?");
+    EXPECT_EQ(across_the_wire({Errc::internal,
+                               "a\xFF"
+                               "b\xC3"})
+                  .message,
+              "a?b?");
     EXPECT_EQ(across_the_wire({Errc::internal, "\xC0\x80 \xED\xA0\x80 \xF4\x90\x80\x80"}).message, "?? ??? ????");
 }
 

@@ -61,7 +61,8 @@ TEST(Backoff, WaitsDoubleToTheirBoundWithinHalfAndWhole) {
 }
 
 TEST(Backoff, TwoClientsDoNotComeTogether) {
-    EXPECT_NE(Backoff(milliseconds(10), milliseconds(100), 1).next(), Backoff(milliseconds(10), milliseconds(100), 2).next());
+    EXPECT_NE(Backoff(milliseconds(10), milliseconds(100), 1).next(),
+              Backoff(milliseconds(10), milliseconds(100), 2).next());
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "rpc_harness.h"
+#include "tests/unit/comm/rpc_harness.h"
 
 namespace kvgrid::comm {
 namespace {
@@ -23,7 +23,8 @@ struct RpcFailure : ::testing::Test {
     // Starts a call; what it ends with is in the future.
     static std::future<Result<Frame>> begin(Channel& channel, Deadline deadline = far()) {
         auto end = std::make_shared<std::promise<Result<Frame>>>();
-        channel.call(MessageType::status, 0, "", {}, deadline, [end](Result<Frame> reply) { end->set_value(std::move(reply)); });
+        channel.call(MessageType::status, 0, "", {}, deadline,
+                     [end](Result<Frame> reply) { end->set_value(std::move(reply)); });
         return end->get_future();
     }
 
@@ -52,7 +53,10 @@ struct Holder {
 };
 
 TEST_F(RpcFailure, TheServersErrorIsTheCallsResult) {
-    Server server(server_io, {[](Request, Responder responder) { responder.fail({Errc::no_room, "needs 6 pages"}); }, {}});
+    Server server(server_io, {[](Request, Responder responder) {
+                                  responder.fail({Errc::no_room, "needs 6 pages"});
+                              },
+                              {}});
     Channel channel(client_io, *server.listen(local()));
 
     const auto reply = ask(channel);
@@ -82,8 +86,9 @@ TEST_F(RpcFailure, AResponderThatIsAssignedToAnswersTheOldRequestAsDropped) {
 }
 
 TEST_F(RpcFailure, AnAnswerOverItsTypesLimitBecomesInternal) {
-    Server server(server_io,
-                  {[](Request, Responder responder) { responder.reply(MessageType::empty, std::string(1 << 20, 'x')); }, {}});
+    Server server(
+        server_io,
+        {[](Request, Responder responder) { responder.reply(MessageType::empty, std::string(1 << 20, 'x')); }, {}});
     Channel channel(client_io, *server.listen(local()));
 
     EXPECT_EQ(ask(channel).error(), Errc::internal);
@@ -93,7 +98,8 @@ TEST_F(RpcFailure, ARequestOverItsTypesLimitIsNotSent) {
     Server server(server_io, {echo, {}});
     Channel channel(client_io, *server.listen(local()));
 
-    EXPECT_EQ(channel.call(MessageType::status, 0, std::string(1 << 20, 'x'), {}, far()).error(), Errc::invalid_argument);
+    EXPECT_EQ(channel.call(MessageType::status, 0, std::string(1 << 20, 'x'), {}, far()).error(),
+              Errc::invalid_argument);
     EXPECT_EQ(channel.call(MessageType::status, 0, "", payload_of(1, 1), far()).error(), Errc::invalid_argument);
     EXPECT_EQ(channel.post(MessageType::status, 0, std::string(1 << 20, 'x'), {}).error(), Errc::invalid_argument);
     EXPECT_EQ(server.connection_count(), 0);

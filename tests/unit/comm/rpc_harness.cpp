@@ -1,4 +1,4 @@
-#include "rpc_harness.h"
+#include "tests/unit/comm/rpc_harness.h"
 
 #include <arpa/inet.h>
 #include <sys/socket.h>
@@ -81,7 +81,8 @@ void echo(Request request, Responder responder) {
 RawPeer::RawPeer(const Endpoint& server) : fd_(::socket(server.is_unix() ? AF_UNIX : AF_INET, SOCK_STREAM, 0)) {
     const sockaddr_un local = unix_address(server.path);
     const sockaddr_in tcp = loopback(server.port);
-    const int result = server.is_unix() ? ::connect(fd_, generic(local), sizeof local) : ::connect(fd_, generic(tcp), sizeof tcp);
+    const int result =
+        server.is_unix() ? ::connect(fd_, generic(local), sizeof local) : ::connect(fd_, generic(tcp), sizeof tcp);
     EXPECT_EQ(result, 0) << std::strerror(errno);
 }
 
@@ -113,7 +114,8 @@ std::optional<Frame> RawPeer::read_frame() {
     if (!header.ok()) return std::nullopt;
     Frame frame{*header, std::string(header->message_bytes, '\0'), {}};
     std::vector<std::byte> payload(header->payload_bytes);
-    if (!read_all(fd_, std::as_writable_bytes(std::span(frame.message))) || !read_all(fd_, payload)) return std::nullopt;
+    if (!read_all(fd_, std::as_writable_bytes(std::span(frame.message))) || !read_all(fd_, payload))
+        return std::nullopt;
     frame.payload = Payload::own(std::move(payload));
     return frame;
 }

@@ -51,8 +51,8 @@ class RawPeer {
     void send(std::span<const std::byte> bytes);
     void send(std::string_view text) { send(std::as_bytes(std::span(text))); }
     void send(const FrameHeader& header, std::string_view body = {});
-    std::optional<Frame> read_frame();   // nothing: the other side has closed
-    bool is_closed();                    // waits for it; false if more bytes came
+    std::optional<Frame> read_frame();  // nothing: the other side has closed
+    bool is_closed();                   // waits for it; false if more bytes came
 
   private:
     int fd_;

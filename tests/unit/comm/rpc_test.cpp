@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "rpc_harness.h"
+#include "tests/unit/comm/rpc_harness.h"
 
 namespace kvgrid::comm {
 namespace {
@@ -26,12 +26,14 @@ class Rpc : public ::testing::TestWithParam<const char*> {
     IoThread client_io_;
 };
 
-INSTANTIATE_TEST_SUITE_P(, Rpc, ::testing::Values("unix", "tcp"), [](const auto& family) { return std::string(family.param); });
+INSTANTIATE_TEST_SUITE_P(, Rpc, ::testing::Values("unix", "tcp"),
+                         [](const auto& family) { return std::string(family.param); });
 
 TEST_P(Rpc, ARequestComesWholeAndItsReplyComesBack) {
     std::promise<Request> arrived;
     Server server(server_io_, {[&](Request request, Responder responder) {
-                                   responder.reply(MessageType::layer_reply, "answer", request.frame.payload.slice(1, 3));
+                                   responder.reply(MessageType::layer_reply, "answer",
+                                                   request.frame.payload.slice(1, 3));
                                    arrived.set_value(std::move(request));
                                },
                                {}});
@@ -104,11 +106,13 @@ TEST_P(Rpc, AnswersMayComeInAnotherOrderAndFromAnotherThread) {
     for (const char* name : {"a", "b", "c"}) {
         auto reply = std::make_shared<std::promise<std::string>>();
         replies.push_back(reply->get_future());
-        channel.call(MessageType::status, 0, name, {}, far(), [reply](Result<Frame> frame) { reply->set_value(frame->message); });
+        channel.call(MessageType::status, 0, name, {}, far(),
+                     [reply](Result<Frame> frame) { reply->set_value(frame->message); });
     }
     all_arrived.get_future().wait();
 
-    for (auto one = held.rbegin(); one != held.rend(); ++one) one->second.reply(MessageType::status_reply, one->first + "!");
+    for (auto one = held.rbegin(); one != held.rend(); ++one)
+        one->second.reply(MessageType::status_reply, one->first + "!");
 
     EXPECT_EQ(replies[0].get(), "a!");
     EXPECT_EQ(replies[1].get(), "b!");
@@ -137,7 +141,7 @@ TEST_P(Rpc, PostsAndCallsArriveInOrderAndPostsAreNotAnswered) {
 
 TEST_P(Rpc, RequestsInFlightStayBelowTheirBound) {
     std::atomic<int> in_flight = 0;
-    int most = 0;  // of the server's I/O thread until the last call has ended
+    int most = 0;     // of the server's I/O thread until the last call has ended
     IoThread worker;  // answers, one after the other
     Server server(server_io_,
                   {[&](Request, Responder responder) {
