@@ -26,10 +26,12 @@ Result<int> count_tokens(const Client::Impl* client, const std::vector<std::pair
         };
         if (!sequence) return refuse("it has no sequence");
         if (sequence->client.get() != client) return refuse("its sequence belongs to another Client");
-        if (sequence->model != parts.front().first->model) return refuse("all sequences of a step must be of one model");
+        if (sequence->model != parts.front().first->model)
+            return refuse("all sequences of a step must be of one model");
         if (tokens < 1 || tokens > kStepTokensMax - total)
             return refuse(fmt::format("{} tokens; at least 1, and {} in one step", tokens, kStepTokensMax));
-        if (!seen.insert(sequence->id).second) return refuse(fmt::format("sequence {} stands there twice", sequence->id.value));
+        if (!seen.insert(sequence->id).second)
+            return refuse(fmt::format("sequence {} stands there twice", sequence->id.value));
         total += tokens;
     }
     return total;
@@ -109,11 +111,12 @@ Result<Sequence> Client::attach(SequenceId sequence) {
     Deadline deadline = impl_->deadline();
     wire::SequenceRequest request;
     request.set_sequence(sequence.value);
-    auto reply = unpacked<wire::InspectSequenceReply>(impl_->link.call_lead({.type = MessageType::inspect_sequence,
-                                                                             .reply = MessageType::inspect_sequence_reply,
-                                                                             .message = comm::pack(request),
-                                                                             .repeat = Repeat::if_lost},
-                                                                            deadline));
+    auto reply =
+        unpacked<wire::InspectSequenceReply>(impl_->link.call_lead({.type = MessageType::inspect_sequence,
+                                                                    .reply = MessageType::inspect_sequence_reply,
+                                                                    .message = comm::pack(request),
+                                                                    .repeat = Repeat::if_lost},
+                                                                   deadline));
     if (!reply) return reply.error();
     auto spec = impl_->spec_of({reply->model()}, deadline);
     if (!spec) return spec.error();
@@ -123,12 +126,12 @@ Result<Sequence> Client::attach(SequenceId sequence) {
 Result<std::vector<SequenceId>> Client::sequences(ModelId model) {
     wire::ListSequencesRequest request;
     request.set_model(model.value);
-    auto reply = unpacked<wire::ListSequencesReply>(
-        impl_->link.call_coordinator({.type = MessageType::list_sequences,
-                                      .reply = MessageType::list_sequences_reply,
-                                      .message = comm::pack(request),
-                                      .repeat = Repeat::if_lost},
-                                     impl_->deadline()));
+    auto reply =
+        unpacked<wire::ListSequencesReply>(impl_->link.call_coordinator({.type = MessageType::list_sequences,
+                                                                         .reply = MessageType::list_sequences_reply,
+                                                                         .message = comm::pack(request),
+                                                                         .repeat = Repeat::if_lost},
+                                                                        impl_->deadline()));
     if (!reply) return reply.error();
     std::vector<SequenceId> ids;
     for (const auto& each : reply->sequences()) ids.push_back({each.sequence()});
@@ -145,18 +148,20 @@ Status Client::close(SequenceId sequence) {
 
 Result<Step> Client::begin(std::span<const StepPart> parts, StepKind kind) {
     std::vector<std::pair<const Sequence::Impl*, int>> checked;
-    for (const StepPart& part : parts) checked.emplace_back(part.sequence ? part.sequence->impl_.get() : nullptr, part.tokens);
+    for (const StepPart& part : parts)
+        checked.emplace_back(part.sequence ? part.sequence->impl_.get() : nullptr, part.tokens);
     auto tokens = count_tokens(impl_.get(), checked);
     if (!tokens) return tokens.error();
 
     Deadline deadline = impl_->deadline();
     auto lead = impl_->link.lead(deadline);
     if (!lead) return lead.error();
-    auto reply = unpacked<wire::BeginStepReply>(impl_->link.call_lead(*lead,
-                                                                      {.type = MessageType::begin_step,
-                                                                       .reply = MessageType::begin_step_reply,
-                                                                       .message = comm::pack(begin_request(checked, kind))},
-                                                                      deadline));
+    auto reply =
+        unpacked<wire::BeginStepReply>(impl_->link.call_lead(*lead,
+                                                             {.type = MessageType::begin_step,
+                                                              .reply = MessageType::begin_step_reply,
+                                                              .message = comm::pack(begin_request(checked, kind))},
+                                                             deadline));
     if (!reply) return reply.error();
 
     auto step = std::make_unique<Step::Impl>();
@@ -168,7 +173,8 @@ Result<Step> Client::begin(std::span<const StepPart> parts, StepKind kind) {
     step->tokens = *tokens;
     step->lengths.assign(reply->lengths().begin(), reply->lengths().end());
     if (step->lengths.size() != parts.size())
-        return {Errc::corrupt, fmt::format("the lead answered {} lengths for {} parts", step->lengths.size(), parts.size())};
+        return {Errc::corrupt,
+                fmt::format("the lead answered {} lengths for {} parts", step->lengths.size(), parts.size())};
     return Step(std::move(step));
 }
 

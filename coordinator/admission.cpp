@@ -35,7 +35,8 @@ std::int64_t pages_needed(const ModelSpec& spec, const GridShape& grid, int head
                           const ExpectedSequence& expected) {
     std::int64_t pages = 0;
     for (const int kv_layer : spec.kv_layers()) {
-        pages += stream_pages(window_of_kv_layer(spec, kv_layer, expected.window), expected.tokens, grid.sequence_parts);
+        pages +=
+            stream_pages(window_of_kv_layer(spec, kv_layer, expected.window), expected.tokens, grid.sequence_parts);
     }
     return pages * kv_heads_of_part(spec, grid, head_part).count;
 }

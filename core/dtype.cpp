@@ -43,9 +43,12 @@ std::uint32_t f16_magnitude(std::uint32_t magnitude) {
 
 const char* name_of(Dtype dtype) {
     switch (dtype) {
-        case Dtype::f32: return "f32";
-        case Dtype::f16: return "f16";
-        case Dtype::bf16: return "bf16";
+        case Dtype::f32:
+            return "f32";
+        case Dtype::f16:
+            return "f16";
+        case Dtype::bf16:
+            return "bf16";
     }
     return "unknown";
 }

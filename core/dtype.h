@@ -15,15 +15,18 @@ constexpr std::size_t byte_size(Dtype dtype) {
     return dtype == Dtype::f32 ? 4 : 2;
 }
 
-const char* name_of(Dtype dtype);                           // "f32", "f16", "bf16"
-std::optional<Dtype> parse_dtype(std::string_view name);    // also "float32", "float16", "bfloat16"
+const char* name_of(Dtype dtype);                         // "f32", "f16", "bf16"
+std::optional<Dtype> parse_dtype(std::string_view name);  // also "float32", "float16", "bfloat16"
 
 // Half of the distance between 1 and the next number: the relative error of one rounding.
 constexpr double unit_roundoff(Dtype dtype) {
     switch (dtype) {
-        case Dtype::f32: return 0x1p-24;
-        case Dtype::f16: return 0x1p-11;
-        case Dtype::bf16: return 0x1p-8;
+        case Dtype::f32:
+            return 0x1p-24;
+        case Dtype::f16:
+            return 0x1p-11;
+        case Dtype::bf16:
+            return 0x1p-8;
     }
     return 0;
 }

@@ -16,10 +16,10 @@ struct Id {
     friend auto operator<=>(Id, Id) = default;
 };
 
-using ModelId = Id<struct ModelTag>;        // given by the coordinator, never used again
-using SequenceId = Id<struct SequenceTag>;  // given by the coordinator, never used again
-using StepId = Id<struct StepTag>;          // given by the lead, unique within a generation
-using WorkerId = Id<struct WorkerTag>;      // given by the coordinator at registration
+using ModelId = Id<struct ModelTag>;          // given by the coordinator, never used again
+using SequenceId = Id<struct SequenceTag>;    // given by the coordinator, never used again
+using StepId = Id<struct StepTag>;            // given by the lead, unique within a generation
+using WorkerId = Id<struct WorkerTag>;        // given by the coordinator at registration
 using Generation = Id<struct GenerationTag>;  // the number of a membership; grows
 
 }  // namespace kvgrid

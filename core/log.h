@@ -17,9 +17,17 @@ LogLevel parse_log_level(std::string_view name, LogLevel otherwise);
 
 // Any thread. Control characters are written as escapes, so that one call is one line.
 void log(LogLevel level, std::string_view line);
-inline void log_debug(std::string_view line) { log(LogLevel::debug, line); }
-inline void log_info(std::string_view line) { log(LogLevel::info, line); }
-inline void log_warn(std::string_view line) { log(LogLevel::warn, line); }
-inline void log_error(std::string_view line) { log(LogLevel::error, line); }
+inline void log_debug(std::string_view line) {
+    log(LogLevel::debug, line);
+}
+inline void log_info(std::string_view line) {
+    log(LogLevel::info, line);
+}
+inline void log_warn(std::string_view line) {
+    log(LogLevel::warn, line);
+}
+inline void log_error(std::string_view line) {
+    log(LogLevel::error, line);
+}
 
 }  // namespace kvgrid

@@ -10,19 +10,20 @@ namespace kvgrid {
 // The expected outcomes of a request that are not success. Each comment says what the caller does about it.
 // The numbers are part of the wire protocol: append, never renumber.
 enum class Errc : int {
-    invalid_argument = 1,   // the request itself is wrong: mend it, the same bytes will be refused again
-    not_found = 2,          // the model, sequence or step does not exist (any more): look the id up again
-    already_exists = 3,     // the id or name is taken: use what is there or choose another
-    no_room = 4,            // pages are short: close or truncate sequences, or send fewer tokens (the message says how many fit)
-    busy = 5,               // another step holds the sequence, or a queue is full: wait for it, then retry
-    wrong_state = 6,        // not now: the message says what has to come first (or came already)
-    stale_generation = 7,   // membership has changed: ask the coordinator for the new one, then retry
-    deadline_exceeded = 8,  // no answer in time: the operation may or may not have happened; begin again from the sequence's length
-    unavailable = 9,        // could not reach the other side, or it is not ready yet: retry with back-off
-    peer_lost = 10,         // a worker of the grid died: its shard is gone until the grid is formed again
-    unsupported = 11,       // understood, but not built: the message names what is supported
-    corrupt = 12,           // bytes do not say what they should: do not trust this file or this peer
-    internal = 13,          // a defect in kvgrid: report it with the message
+    invalid_argument = 1,  // the request itself is wrong: mend it, the same bytes will be refused again
+    not_found = 2,         // the model, sequence or step does not exist (any more): look the id up again
+    already_exists = 3,    // the id or name is taken: use what is there or choose another
+    no_room = 4,  // pages are short: close or truncate sequences, or send fewer tokens (the message says how many fit)
+    busy = 5,     // another step holds the sequence, or a queue is full: wait for it, then retry
+    wrong_state = 6,       // not now: the message says what has to come first (or came already)
+    stale_generation = 7,  // membership has changed: ask the coordinator for the new one, then retry
+    deadline_exceeded =
+        8,  // no answer in time: the operation may or may not have happened; begin again from the sequence's length
+    unavailable = 9,   // could not reach the other side, or it is not ready yet: retry with back-off
+    peer_lost = 10,    // a worker of the grid died: its shard is gone until the grid is formed again
+    unsupported = 11,  // understood, but not built: the message names what is supported
+    corrupt = 12,      // bytes do not say what they should: do not trust this file or this peer
+    internal = 13,     // a defect in kvgrid: report it with the message
 };
 
 // "no_room", as it stands in messages, metrics and JSON.

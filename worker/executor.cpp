@@ -34,8 +34,9 @@ Executor::Executor(Shard& shard, comm::Collective& collective, std::chrono::mill
 
 OperationResult Executor::apply(const Operation& operation) {
     if (broken_) {
-        return only({Errc::peer_lost, fmt::format("generation {} lost a worker: wait for a new generation, then open sequences again",
-                                                  collective_.generation().value)});
+        return only({Errc::peer_lost,
+                     fmt::format("generation {} lost a worker: wait for a new generation, then open sequences again",
+                                 collective_.generation().value)});
     }
     current_ = &operation;
     return std::visit([this](const auto& body) { return run(body); }, operation.body);
@@ -53,10 +54,12 @@ OperationResult Executor::run(const AddModel& add) {
     const auto added = shard_.add_model(add.model, add.spec, add.grid, add.pool_bytes);
     // All ranks get pools of the smallest size that any of them could give, so that capacity is one number.
     std::int64_t bytes[] = {added ? static_cast<std::int64_t>(*added) : -1};
-    if (Status agreed = collective_.all_reduce(bytes, comm::ReduceOp::min, deadline()); !agreed) return broken(agreed.error());
+    if (Status agreed = collective_.all_reduce(bytes, comm::ReduceOp::min, deadline()); !agreed)
+        return broken(agreed.error());
     if (bytes[0] < 0 || !added) {
         if (added) shard_.remove_model(add.model);
-        return only(added ? Status(Errc::no_room, "another worker of the grid has no room for the model's pool") : added.error());
+        return only(added ? Status(Errc::no_room, "another worker of the grid has no room for the model's pool")
+                          : added.error());
     }
     OperationResult result;
     result.pool_bytes = static_cast<std::uint64_t>(bytes[0]);
@@ -94,12 +97,14 @@ OperationResult Executor::run(const BeginStep& begin) {
     Status begun = shard_.begin(begin);
     if (!begun && begun.error() != Errc::no_room) return only(begun);  // every rank says the same
     std::int64_t verdict[] = {begun ? 1 : 0, begun ? std::numeric_limits<int>::max() : shard_.tokens_that_fit(begin)};
-    if (Status agreed = collective_.all_reduce(verdict, comm::ReduceOp::min, deadline()); !agreed) return broken(agreed.error());
+    if (Status agreed = collective_.all_reduce(verdict, comm::ReduceOp::min, deadline()); !agreed)
+        return broken(agreed.error());
     if (verdict[0] == 0) {
         if (begun) shard_.abort(begin.step).value();
-        return only({Errc::no_room, fmt::format("{}; at most {} new tokens per sequence would fit this step now: close or truncate "
-                                                "sequences, or send fewer", begun ? "another worker is full" : begun.error().message,
-                                                verdict[1])});
+        return only({Errc::no_room,
+                     fmt::format("{}; at most {} new tokens per sequence would fit this step now: close or truncate "
+                                 "sequences, or send fewer",
+                                 begun ? "another worker is full" : begun.error().message, verdict[1])});
     }
     OperationResult result;
     for (const auto& part : begin.parts) result.lengths.push_back(shard_.length_of(part.sequence));
@@ -119,8 +124,9 @@ OperationResult Executor::run(const RunLayer& layer) {
         const std::size_t q_bytes = attends ? row * model->heads.query_heads : 0;
         const std::size_t kv_bytes = model->spec.owns_kv(layer.layer) ? row * model->heads.kv_heads : 0;
         if (tensors.size() != q_bytes + 2 * kv_bytes) {
-            return only({Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}", layer.layer,
-                                                             tokens, tensors.size(), q_bytes + 2 * kv_bytes)});
+            return only(
+                {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}",
+                                                     layer.layer, tokens, tensors.size(), q_bytes + 2 * kv_bytes)});
         }
         call.q = tensors.subspan(0, q_bytes);
         call.k = tensors.subspan(q_bytes, kv_bytes);
@@ -153,15 +159,16 @@ OperationResult Executor::run(const AbortStep& abort) {
 }
 
 OperationResult Executor::run(const ReadKv& read) {
-    if (Status readable = shard_.check_readable(read.sequence, read.layer, read.first_token, read.token_count); !readable) {
+    if (Status readable = shard_.check_readable(read.sequence, read.layer, read.first_token, read.token_count);
+        !readable) {
         return only(readable);
     }
     const ShardModel& model = *shard_.find_model(shard_.model_of(read.sequence));
     const ModelSpec& spec = model.spec;
     const std::size_t row = spec.row_bytes();
     if (read.token_count * 2 * spec.kv_heads * row > kReadBytesMax) {
-        return only({Errc::invalid_argument, fmt::format("{} tokens are too many for one read: at most {}", read.token_count,
-                                                         kReadBytesMax / (2 * spec.kv_heads * row))});
+        return only({Errc::invalid_argument, fmt::format("{} tokens are too many for one read: at most {}",
+                                                         read.token_count, kReadBytesMax / (2 * spec.kv_heads * row))});
     }
     const int spread = shard_.find_sequence(read.sequence)->spread;
     const auto rows_of = [&](int rank) {
@@ -201,17 +208,20 @@ OperationResult Executor::run(const InspectSequence& inspect) {
     if (!sequence) return only({Errc::not_found, fmt::format("sequence {} is not open", inspect.sequence.value)});
     const std::uint64_t pages = sequence->page_count();
     OperationResult result;
-    result.sequence = {shard_.model_of(inspect.sequence), sequence->length, sequence->window, static_cast<bool>(sequence->growth.step),
+    result.sequence = {shard_.model_of(inspect.sequence), sequence->length, sequence->window,
+                       static_cast<bool>(sequence->growth.step),
                        std::vector<std::uint64_t>(is_lead() ? collective_.size() : 0)};
-    const Status done = collective_.gather(std::as_bytes(std::span(&pages, 1)),
-                                           std::as_writable_bytes(std::span(result.sequence.pages_by_rank)), kLeadRank, deadline());
+    const Status done =
+        collective_.gather(std::as_bytes(std::span(&pages, 1)),
+                           std::as_writable_bytes(std::span(result.sequence.pages_by_rank)), kLeadRank, deadline());
     return done ? result : broken(done.error());
 }
 
 OperationResult Executor::run(const ReportOccupancy&) {
     const std::vector<ModelReport> mine = shard_.report();  // the same models on every rank
     std::vector<ModelReport> all(is_lead() ? mine.size() * collective_.size() : 0);
-    if (Status done = collective_.gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), kLeadRank, deadline());
+    if (Status done = collective_.gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)),
+                                         kLeadRank, deadline());
         !done) {
         return broken(done.error());
     }

@@ -39,7 +39,8 @@ struct GridSide::Links final : GridLinks {
             packed_ = pack_operation(operation);
             packed_number_ = operation.number;
         }
-        return side_.peers_[rank - 1]->post(MessageType::operation, side_.generation().value, packed_, operation.tensors);
+        return side_.peers_[rank - 1]->post(MessageType::operation, side_.generation().value, packed_,
+                                            operation.tensors);
     }
 
   private:
@@ -61,15 +62,18 @@ GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply appl
 
 GridSide::~GridSide() {
     *alive_ = false;
-    if (lead_) lead_->fail({Errc::stale_generation, fmt::format("generation {} has ended: ask the coordinator for the new one",
-                                                                view_.generation.value)});
+    if (lead_)
+        lead_->fail({Errc::stale_generation, fmt::format("generation {} has ended: ask the coordinator for the new one",
+                                                         view_.generation.value)});
 }
 
 void GridSide::formed(const Status& status) {
     if (!status) return broken("the ranks could not form: " + status.error().to_string());
     formed_ = true;
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) link(peer);
-    if (ready()) log_info(fmt::format("generation {}: ready as rank {} of {}", view_.generation.value, rank_, view_.members.size()));
+    if (ready())
+        log_info(
+            fmt::format("generation {}: ready as rank {} of {}", view_.generation.value, rank_, view_.members.size()));
 }
 
 // Asks a peer for its ear; again until it has formed, too.
@@ -77,27 +81,30 @@ void GridSide::link(std::size_t peer) {
     wire::LinkHello hello;
     hello.set_generation(view_.generation.value);
     comm::Channel& channel = *peers_[peer];
-    channel.call(MessageType::link_hello, view_.generation.value, comm::pack(hello), {}, deadline_in(kLinkTimeout),
-                 [this, peer, alive = alive_](Result<comm::Frame> reply) {
-                     if (!*alive || !problem_.empty()) return;
-                     if (!reply) {
-                         log_debug(fmt::format("rank {} is not ready to be linked: {}", peer + 1, reply.error().to_string()));
-                         retry_ = io_.every(kLinkRetry, [this, alive] {
-                             if (!*alive) return;
-                             retry_.reset();
-                             linked_ = 0;
-                             for (std::size_t again = 0; again < peers_.size(); ++again) link(again);
-                         });
-                         return;
-                     }
-                     peers_[peer]->on_disconnect([this, peer, alive] {
-                         if (*alive) broken(fmt::format("the link to rank {} (worker {}) broke", peer + 1,
-                                                        view_.members[peer + 1].worker.value));
-                     });
-                     if (++linked_ == peers_.size()) {
-                         log_info(fmt::format("generation {}: ready as lead of {}", view_.generation.value, view_.members.size()));
-                     }
-                 });
+    channel.call(
+        MessageType::link_hello, view_.generation.value, comm::pack(hello), {}, deadline_in(kLinkTimeout),
+        [this, peer, alive = alive_](Result<comm::Frame> reply) {
+            if (!*alive || !problem_.empty()) return;
+            if (!reply) {
+                log_debug(fmt::format("rank {} is not ready to be linked: {}", peer + 1, reply.error().to_string()));
+                retry_ = io_.every(kLinkRetry, [this, alive] {
+                    if (!*alive) return;
+                    retry_.reset();
+                    linked_ = 0;
+                    for (std::size_t again = 0; again < peers_.size(); ++again) link(again);
+                });
+                return;
+            }
+            peers_[peer]->on_disconnect([this, peer, alive] {
+                if (*alive)
+                    broken(fmt::format("the link to rank {} (worker {}) broke", peer + 1,
+                                       view_.members[peer + 1].worker.value));
+            });
+            if (++linked_ == peers_.size()) {
+                log_info(
+                    fmt::format("generation {}: ready as lead of {}", view_.generation.value, view_.members.size()));
+            }
+        });
 }
 
 void GridSide::handle(comm::Request request, comm::Responder responder) {
@@ -105,8 +112,10 @@ void GridSide::handle(comm::Request request, comm::Responder responder) {
     if (type == MessageType::link_hello) return link_hello(request, std::move(responder));
     if (type == MessageType::operation) return operation(request);
     if (!lead_) {
-        return responder.fail({Errc::stale_generation, fmt::format("this worker is rank {} of generation {}: data requests go to the "
-                                                                   "lead", rank_, view_.generation.value)});
+        return responder.fail(
+            {Errc::stale_generation, fmt::format("this worker is rank {} of generation {}: data requests go to the "
+                                                 "lead",
+                                                 rank_, view_.generation.value)});
     }
     if (!ready()) return responder.fail({problem_.empty() ? Errc::unavailable : Errc::peer_lost, problem()});
     service_->handle(std::move(request), std::move(responder));
@@ -114,7 +123,8 @@ void GridSide::handle(comm::Request request, comm::Responder responder) {
 
 void GridSide::link_hello(const comm::Request& request, comm::Responder responder) {
     if (request.frame.header.generation != view_.generation.value) {
-        return responder.fail({Errc::stale_generation, fmt::format("this worker is in generation {}", view_.generation.value)});
+        return responder.fail(
+            {Errc::stale_generation, fmt::format("this worker is in generation {}", view_.generation.value)});
     }
     if (!formed_) return responder.fail({Errc::unavailable, "this worker has not formed the generation yet"});
     responder.reply(MessageType::empty, {});
@@ -144,7 +154,8 @@ void GridSide::broken(const std::string& problem) {
     if (!problem_.empty()) return;
     problem_ = problem;
     log_error(fmt::format("generation {} is broken: {}", view_.generation.value, problem));
-    if (lead_) lead_->fail({Errc::peer_lost, problem + ": its part of every sequence is lost until the grid is formed again"});
+    if (lead_)
+        lead_->fail({Errc::peer_lost, problem + ": its part of every sequence is lost until the grid is formed again"});
 }
 
 std::string GridSide::problem() const {

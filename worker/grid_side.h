@@ -53,7 +53,8 @@ class GridSide {
     std::unique_ptr<Lead> lead_;
     std::unique_ptr<Service> service_;
     std::shared_ptr<comm::IoThread::Timer> retry_;
-    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // callbacks of channels check that this object still is
+    std::shared_ptr<bool> alive_ =
+        std::make_shared<bool>(true);  // callbacks of channels check that this object still is
 };
 
 }  // namespace kvgrid::worker

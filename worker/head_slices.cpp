@@ -44,7 +44,8 @@ std::vector<comm::Payload> slice_by_head_part(const ModelSpec& spec, const GridS
         for (int which = 0; has_kv && which < 2; ++which) {  // k, then v
             for (const CallTensors& call : calls) {
                 const std::size_t skipped = (has_q ? spec.query_heads : 0) + which * spec.kv_heads;
-                to = copy_heads(call.bytes.bytes().data() + skipped * row * call.tokens, call.tokens, spec.kv_heads, kv, row, to);
+                to = copy_heads(call.bytes.bytes().data() + skipped * row * call.tokens, call.tokens, spec.kv_heads, kv,
+                                row, to);
             }
         }
         parts.emplace_back(buffer, std::span<const std::byte>(buffer.get(), bytes));

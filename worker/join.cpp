@@ -33,7 +33,10 @@ struct Join::AlignedBytes {
 };
 
 Join::Join(comm::Collective& collective, int root)
-    : collective_(collective), root_(root), mine_(std::make_unique<AlignedBytes>()), all_(std::make_unique<AlignedBytes>()) {}
+    : collective_(collective),
+      root_(root),
+      mine_(std::make_unique<AlignedBytes>()),
+      all_(std::make_unique<AlignedBytes>()) {}
 
 Join::~Join() = default;
 
@@ -70,7 +73,8 @@ Result<comm::Payload> Join::finish(Deadline deadline) {
         std::uint64_t theirs = 0;
         std::memcpy(&theirs, all_->data + rank * block_bytes_, sizeof theirs);
         if (theirs != operation_) {
-            return {Errc::corrupt, fmt::format("rank {} joined operation {}, the lead operation {}", rank, theirs, operation_)};
+            return {Errc::corrupt,
+                    fmt::format("rank {} joined operation {}, the lead operation {}", rank, theirs, operation_)};
         }
     }
     return merge();
@@ -90,8 +94,14 @@ comm::Payload Join::merge() const {
         kernels::merge_parts_cpu(
             {.partial = {reinterpret_cast<const float*>(first + kHeaderBytes), others + rows * spec_.head_dim},
              .lse = {reinterpret_cast<const float*>(first + lse_offset_), others + rows},
-             .part_stride = stride, .part_count = grid_.sequence_parts, .token_count = tokens_, .head_count = heads.count,
-             .head_dim = spec_.head_dim, .merged = out, .merged_dtype = spec_.dtype, .merged_heads = spec_.query_heads,
+             .part_stride = stride,
+             .part_count = grid_.sequence_parts,
+             .token_count = tokens_,
+             .head_count = heads.count,
+             .head_dim = spec_.head_dim,
+             .merged = out,
+             .merged_dtype = spec_.dtype,
+             .merged_heads = spec_.query_heads,
              .first_head = heads.first});
     }
     return {merged, out};

@@ -65,7 +65,8 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
 Result<Lead::OpenStep*> Lead::find_step(StepId id) {
     const auto found = steps_.find(id);
     if (found == steps_.end()) {
-        return {Errc::not_found, fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", id.value)};
+        return {Errc::not_found,
+                fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", id.value)};
     }
     return &found->second;
 }
@@ -73,14 +74,16 @@ Result<Lead::OpenStep*> Lead::find_step(StepId id) {
 Status Lead::check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const {
     const ModelSpec& spec = models_.at(step.model).spec;
     if (layer != step.next_layer || layer == spec.layer_count()) {
-        return {Errc::wrong_state, step.next_layer == spec.layer_count()
-                                       ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", layer, id.value)
-                                       : fmt::format("layer {} of step {}: layer {} comes next", layer, id.value, step.next_layer)};
+        return {Errc::wrong_state,
+                step.next_layer == spec.layer_count()
+                    ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", layer, id.value)
+                    : fmt::format("layer {} of step {}: layer {} comes next", layer, id.value, step.next_layer)};
     }
-    const std::size_t expected = call_tensor_bytes(spec, step.kind == StepKind::attend, spec.owns_kv(layer), step.tokens);
+    const std::size_t expected =
+        call_tensor_bytes(spec, step.kind == StepKind::attend, spec.owns_kv(layer), step.tokens);
     if (tensor_bytes != expected) {
-        return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}", layer, step.tokens,
-                                                    tensor_bytes, expected)};
+        return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}", layer,
+                                                    step.tokens, tensor_bytes, expected)};
     }
     return {};
 }
@@ -90,7 +93,11 @@ void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
     if (!step) return done(refused(step.error()));
     if (Status valid = check_layer(**step, id, layer, tensors.size()); !valid) return done(refused(valid.error()));
     (*step)->next_layer = layer_after(models_.at((*step)->model).spec, (*step)->kind, layer);
-    enqueue({.body = RunLayer{{id}, layer}, .done = std::move(done), .step = id, .model = (*step)->model, .kind = (*step)->kind,
+    enqueue({.body = RunLayer{{id}, layer},
+             .done = std::move(done),
+             .step = id,
+             .model = (*step)->model,
+             .kind = (*step)->kind,
              .tensors = {std::move(tensors), (*step)->tokens}});
 }
 
@@ -99,8 +106,9 @@ void Lead::commit(StepId id, Done done) {
     if (!step) return done(refused(step.error()));
     const int layers = models_.at((*step)->model).spec.layer_count();
     if ((*step)->next_layer != layers) {
-        return done(refused({Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort",
-                                                            id.value, (*step)->next_layer)}));
+        return done(
+            refused({Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort",
+                                                    id.value, (*step)->next_layer)}));
     }
     steps_.erase(id);
     enqueue({.body = CommitStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
@@ -125,9 +133,11 @@ void Lead::owner_lost(Owner owner) {
 void Lead::enqueue(Pending pending) {
     if (failed_) return pending.done(refused(*failed_));
     // Ends of steps always find a place: they free what others wait for.
-    const bool ends_step = std::holds_alternative<CommitStep>(pending.body) || std::holds_alternative<AbortStep>(pending.body);
+    const bool ends_step =
+        std::holds_alternative<CommitStep>(pending.body) || std::holds_alternative<AbortStep>(pending.body);
     if (queue_.size() >= kQueueMax && !ends_step) {
-        return pending.done(refused({Errc::busy, fmt::format("{} requests are waiting already: retry later", kQueueMax)}));
+        return pending.done(
+            refused({Errc::busy, fmt::format("{} requests are waiting already: retry later", kQueueMax)}));
     }
     queue_.push_back(std::move(pending));
     pump();
@@ -160,8 +170,8 @@ std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
     int tokens = first.tensors.tokens;
     for (auto at = queue_.begin(); at != queue_.end() && tokens < kMergedTokensMax;) {
         const auto* layer = std::get_if<RunLayer>(&at->body);
-        const bool mergeable = layer && !passed.contains(at->step) && at->model == first.model && at->kind == first.kind &&
-                               layer->layer == std::get<RunLayer>(first.body).layer &&
+        const bool mergeable = layer && !passed.contains(at->step) && at->model == first.model &&
+                               at->kind == first.kind && layer->layer == std::get<RunLayer>(first.body).layer &&
                                tokens + at->tensors.tokens <= kMergedTokensMax;
         if (!mergeable) {
             if (at->step) passed.insert(at->step);
@@ -197,7 +207,8 @@ void Lead::dispatch_layers(Pending first) {
                 slice_by_head_part(model.spec, model.grid, has_q, has_kv, calls), model.grid);
 }
 
-void Lead::send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part, const GridShape& grid) {
+void Lead::send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part,
+                       const GridShape& grid) {
     // Peers first: their way is longer than the lead's own.
     for (int rank = links_.rank_count() - 1; rank >= 0; --rank) {
         if (!tensors_by_head_part.empty()) operation.tensors = tensors_by_head_part[grid.head_part(rank)];

@@ -44,8 +44,8 @@ class Lead {
     using Owner = std::uint64_t;  // of a step: a connection; 0 for nobody
 
     static constexpr std::size_t kQueueMax = 4096;
-    static constexpr int kInFlightMax = 2;         // one runs, one is ready when it ends
-    static constexpr int kMergedTokensMax = 256;   // larger calls fill the machine alone
+    static constexpr int kInFlightMax = 2;        // one runs, one is ready when it ends
+    static constexpr int kMergedTokensMax = 256;  // larger calls fill the machine alone
 
     explicit Lead(GridLinks& links);
 
@@ -105,7 +105,8 @@ class Lead {
     void dispatch(Pending pending);
     void dispatch_layers(Pending first);
     std::vector<Pending> take_mergeable(const Pending& first);
-    void send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part, const GridShape& grid);
+    void send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part,
+                     const GridShape& grid);
     Result<OpenStep*> find_step(StepId step);
     Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
 

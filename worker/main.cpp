@@ -31,17 +31,25 @@ struct Options {
 };
 
 int parse_options(int argc, char** argv, Options& options) {
-    CLI::App app{"One worker of a kvgrid cluster: keeps its shard of the KV cache and attends to it. Start the workers of a cluster with "
-                 "mpirun; one started alone makes a grid of one.\nExit codes: 0 done, 1 failed, 2 usage."};
+    CLI::App app{
+        "One worker of a kvgrid cluster: keeps its shard of the KV cache and attends to it. Start the workers of a "
+        "cluster with "
+        "mpirun; one started alone makes a grid of one.\nExit codes: 0 done, 1 failed, 2 usage."};
     app.set_version_flag("--version", kVersion);
-    app.add_option("--coordinator", options.coordinator, "where the coordinator listens: host:port or unix:/path")->capture_default_str();
-    app.add_option("--listen", options.listen, "where to listen; %r is replaced by the MPI rank, port 0 is any free one")
+    app.add_option("--coordinator", options.coordinator, "where the coordinator listens: host:port or unix:/path")
         ->capture_default_str();
-    app.add_flag("--allow-remote", options.allow_remote, "listen on an address that other hosts reach (traffic is not encrypted)");
-    app.add_option("--memory", options.memory, "budget for the page pools of all models, e.g. 4GiB")->capture_default_str();
-    app.add_option("--threads", options.threads, "kernel threads; 0: this host's cores shared among its workers")->capture_default_str();
+    app.add_option("--listen", options.listen,
+                   "where to listen; %r is replaced by the MPI rank, port 0 is any free one")
+        ->capture_default_str();
+    app.add_flag("--allow-remote", options.allow_remote,
+                 "listen on an address that other hosts reach (traffic is not encrypted)");
+    app.add_option("--memory", options.memory, "budget for the page pools of all models, e.g. 4GiB")
+        ->capture_default_str();
+    app.add_option("--threads", options.threads, "kernel threads; 0: this host's cores shared among its workers")
+        ->capture_default_str();
     app.add_option("--operation-timeout-ms", options.operation_timeout_ms, "how long ranks wait for one another")
-        ->check(CLI::Range(1, 3'600'000))->capture_default_str();
+        ->check(CLI::Range(1, 3'600'000))
+        ->capture_default_str();
     app.add_option("--log-level", options.log_level, "debug, info, warn or error")->capture_default_str();
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
     try {
@@ -71,8 +79,11 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
     if (!endpoint) return endpoint.error();
     const auto memory = parse_bytes(options.memory);
     if (!memory) return memory.error();
-    return worker::NodeOptions{.coordinator = *coordinator, .listen = *endpoint, .allow_remote = options.allow_remote,
-                               .mpi_rank = mpi_rank, .memory_bytes = *memory,
+    return worker::NodeOptions{.coordinator = *coordinator,
+                               .listen = *endpoint,
+                               .allow_remote = options.allow_remote,
+                               .mpi_rank = mpi_rank,
+                               .memory_bytes = *memory,
                                .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
                                .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms)};
 }
@@ -80,11 +91,12 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
 // Turns SIGTERM and SIGINT into node.stop(). The signals are blocked in all other threads.
 class StopOnSignal {
   public:
-    explicit StopOnSignal(worker::Node& node) : thread_([this, &node] {
-        int signal = 0;
-        sigwait(&signals(), &signal);
-        if (signal != SIGUSR1) node.stop();
-    }) {}
+    explicit StopOnSignal(worker::Node& node)
+        : thread_([this, &node] {
+              int signal = 0;
+              sigwait(&signals(), &signal);
+              if (signal != SIGUSR1) node.stop();
+          }) {}
     ~StopOnSignal() {
         pthread_kill(thread_.native_handle(), SIGUSR1);
         thread_.join();
@@ -113,10 +125,12 @@ worker::FormCollective make_former(comm::MpiWorld* world) {
             return world->form(ranks, generation, deadline);
         };
     }
-    return [](const std::vector<int>& ranks, Generation generation, Deadline) -> Result<std::unique_ptr<comm::Collective>> {
+    return [](const std::vector<int>& ranks, Generation generation,
+              Deadline) -> Result<std::unique_ptr<comm::Collective>> {
         if (ranks.size() != 1) {
-            return {Errc::unsupported, "this worker was started alone and cannot form a grid with others: start the workers of a grid "
-                                       "together with mpirun"};
+            return {Errc::unsupported,
+                    "this worker was started alone and cannot form a grid with others: start the workers of a grid "
+                    "together with mpirun"};
         }
         return std::move(comm::make_thread_collectives(1, generation)[0]);
     };

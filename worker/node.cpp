@@ -41,13 +41,14 @@ Node::~Node() {
 
 Status Node::run() {
     server_ = std::make_unique<comm::Server>(
-        io_, comm::Server::Handlers{
-                 .on_request = [this](comm::Request request, comm::Responder responder) {
-                     on_request(std::move(request), std::move(responder));
-                 },
-                 .on_disconnect = [this](comm::ConnectionId connection) {
-                     if (side_) side_->connection_lost(connection);
-                 }});
+        io_, comm::Server::Handlers{.on_request =
+                                        [this](comm::Request request, comm::Responder responder) {
+                                            on_request(std::move(request), std::move(responder));
+                                        },
+                                    .on_disconnect =
+                                        [this](comm::ConnectionId connection) {
+                                            if (side_) side_->connection_lost(connection);
+                                        }});
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
@@ -76,7 +77,9 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
     const int rank = static_cast<int>(mine - view.members.begin());
     const Generation generation = view.generation;
     side_ = std::make_unique<GridSide>(io_, view, rank, [this, generation](Operation operation) {
-        queue_.post([this, generation, operation = std::move(operation)]() mutable { apply(generation, std::move(operation)); });
+        queue_.post([this, generation, operation = std::move(operation)]() mutable {
+            apply(generation, std::move(operation));
+        });
     });
     queue_.post([this, view, rank] { form(view, rank); });
 }
@@ -105,7 +108,8 @@ void Node::apply(Generation generation, Operation operation) {
     if (!grid_.executor || grid_.collective->generation() != generation) return;  // of a generation that is over
     OperationResult result = grid_.executor->apply(operation);
     if (changes_report(operation.body)) publish_report();
-    const bool tell = grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
+    const bool tell =
+        grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
     if (!tell) return;
     io_.post([this, generation, number = operation.number, result = std::move(result)]() mutable {
         if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
@@ -120,7 +124,8 @@ void Node::publish_report() {
 
 void Node::on_request(comm::Request request, comm::Responder responder) {
     if (!side_) {
-        return responder.fail({Errc::unavailable, "this worker is not part of a grid yet: ask the coordinator for the lead"});
+        return responder.fail(
+            {Errc::unavailable, "this worker is not part of a grid yet: ask the coordinator for the lead"});
     }
     side_->handle(std::move(request), std::move(responder));
 }

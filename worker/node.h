@@ -18,8 +18,8 @@
 namespace kvgrid::worker {
 
 // Forms the collective of the ranks listed (world ranks of the launcher), under a generation. On the executor thread.
-using FormCollective =
-    std::function<Result<std::unique_ptr<comm::Collective>>(const std::vector<int>& world_ranks, Generation generation, Deadline)>;
+using FormCollective = std::function<Result<std::unique_ptr<comm::Collective>>(const std::vector<int>& world_ranks,
+                                                                               Generation generation, Deadline)>;
 
 struct NodeOptions {
     comm::Endpoint coordinator;

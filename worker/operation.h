@@ -7,8 +7,8 @@
 #include "comm/wire/frame.h"
 #include "core/ids.h"
 #include "core/sharding.h"
-#include "worker/shard.h"
 #include "core/window.h"
+#include "worker/shard.h"
 
 namespace kvgrid::worker {
 
@@ -61,8 +61,9 @@ struct InspectSequence {
 };
 struct ReportOccupancy {};
 
-using OperationBody = std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep,
-                                   RunLayer, CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy>;
+using OperationBody =
+    std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
+                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1

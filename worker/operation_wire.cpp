@@ -95,7 +95,9 @@ void put(const ReportOccupancy&, wire::OperationMessage& message) {
 Result<OperationBody> get_add_model(const wire::GridAddModel& body) {
     auto spec = parse_model_spec(body.spec_json());
     if (!spec) return spec.error();
-    return OperationBody{AddModel{ModelId{body.model()}, std::move(*spec), {body.head_parts(), body.sequence_parts()},
+    return OperationBody{AddModel{ModelId{body.model()},
+                                  std::move(*spec),
+                                  {body.head_parts(), body.sequence_parts()},
                                   body.pool_bytes_per_worker()}};
 }
 
@@ -108,15 +110,20 @@ OperationBody get_layer(const wire::LayerOperation& body) {
 Result<OperationBody> get_body(const wire::OperationMessage& message) {
     using Wire = wire::OperationMessage;
     switch (message.body_case()) {
-        case Wire::kAddModel: return get_add_model(message.add_model());
+        case Wire::kAddModel:
+            return get_add_model(message.add_model());
         case Wire::kOpen:
-            return OperationBody{OpenSequence{SequenceId{message.open().sequence()}, ModelId{message.open().model()},
+            return OperationBody{OpenSequence{SequenceId{message.open().sequence()},
+                                              ModelId{message.open().model()},
                                               {message.open().window(), message.open().sinks()}}};
         case Wire::kFork:
-            return OperationBody{ForkSequence{SequenceId{message.fork().source()}, SequenceId{message.fork().target()}}};
-        case Wire::kClose: return OperationBody{CloseSequence{SequenceId{message.close().sequence()}}};
+            return OperationBody{
+                ForkSequence{SequenceId{message.fork().source()}, SequenceId{message.fork().target()}}};
+        case Wire::kClose:
+            return OperationBody{CloseSequence{SequenceId{message.close().sequence()}}};
         case Wire::kTruncate:
-            return OperationBody{TruncateSequence{SequenceId{message.truncate().sequence()}, message.truncate().length()}};
+            return OperationBody{
+                TruncateSequence{SequenceId{message.truncate().sequence()}, message.truncate().length()}};
         case Wire::kSetWindow:
             return OperationBody{SetWindow{SequenceId{message.set_window().sequence()},
                                            {message.set_window().window(), message.set_window().sinks()}}};
@@ -125,15 +132,21 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
             begin.step = StepId{message.begin().step()};
             return OperationBody{std::move(begin)};
         }
-        case Wire::kLayer: return get_layer(message.layer());
-        case Wire::kCommit: return OperationBody{CommitStep{StepId{message.commit().step()}}};
-        case Wire::kAbort: return OperationBody{AbortStep{StepId{message.abort().step()}}};
+        case Wire::kLayer:
+            return get_layer(message.layer());
+        case Wire::kCommit:
+            return OperationBody{CommitStep{StepId{message.commit().step()}}};
+        case Wire::kAbort:
+            return OperationBody{AbortStep{StepId{message.abort().step()}}};
         case Wire::kReadKv:
             return OperationBody{ReadKv{SequenceId{message.read_kv().sequence()}, message.read_kv().layer(),
                                         message.read_kv().first_token(), message.read_kv().token_count()}};
-        case Wire::kInspect: return OperationBody{InspectSequence{SequenceId{message.inspect().sequence()}}};
-        case Wire::kOccupancy: return OperationBody{ReportOccupancy{}};
-        case Wire::BODY_NOT_SET: break;
+        case Wire::kInspect:
+            return OperationBody{InspectSequence{SequenceId{message.inspect().sequence()}}};
+        case Wire::kOccupancy:
+            return OperationBody{ReportOccupancy{}};
+        case Wire::BODY_NOT_SET:
+            break;
     }
     return {Errc::corrupt, fmt::format("operation {} has no body that this version knows", message.number())};
 }

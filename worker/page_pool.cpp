@@ -15,8 +15,10 @@ Result<std::unique_ptr<PagePool>> PagePool::make(std::size_t page_bytes, std::ui
     void* base = mmap(nullptr, std::max<std::size_t>(bytes, 1), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
-        return {Errc::no_room, fmt::format("the system refused {} bytes for {} pages of {} bytes: {}; give the worker a smaller "
-                                           "memory budget", bytes, capacity, page_bytes, std::strerror(errno))};
+        return {Errc::no_room,
+                fmt::format("the system refused {} bytes for {} pages of {} bytes: {}; give the worker a smaller "
+                            "memory budget",
+                            bytes, capacity, page_bytes, std::strerror(errno))};
     }
     madvise(base, bytes, MADV_HUGEPAGE);  // fewer TLB misses on long contexts; harmless where it is not supported
     return std::unique_ptr<PagePool>(new PagePool(static_cast<std::byte*>(base), page_bytes, capacity));
@@ -90,9 +92,12 @@ bool PagePool::recount_agrees() const {
     PageCounts counted;
     counted.capacity = holders_.size();
     for (std::size_t page = 0; page < holders_.size(); ++page) {
-        if (holders_[page] == 0) ++counted.free;
-        else if (reserved_[page]) ++counted.reserved;
-        else ++counted.used;
+        if (holders_[page] == 0)
+            ++counted.free;
+        else if (reserved_[page])
+            ++counted.reserved;
+        else
+            ++counted.used;
         if (holders_[page] > 1) ++counted.shared;
     }
     return counted.conserved() && counted.free == counts_.free && counted.used == counts_.used &&

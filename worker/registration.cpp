@@ -37,7 +37,10 @@ MembershipView view_of(const wire::Membership& message) {
 // One call at a time: register until it succeeds, then heartbeats. Kept alive by the calls that are under way.
 struct Registration::Impl : std::enable_shared_from_this<Impl> {
     Impl(comm::IoThread& io_thread, comm::Endpoint coordinator, WorkerIdentity who, Callbacks told)
-        : io(io_thread), channel(io_thread, std::move(coordinator)), identity(std::move(who)), callbacks(std::move(told)) {}
+        : io(io_thread),
+          channel(io_thread, std::move(coordinator)),
+          identity(std::move(who)),
+          callbacks(std::move(told)) {}
 
     void tick() {
         if (stopped || call_under_way) return;

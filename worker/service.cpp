@@ -48,23 +48,38 @@ Service::Service(Lead& lead, Generation generation, std::vector<WorkerId> worker
 void Service::handle(Request request, Responder responder) {
     const auto& header = request.frame.header;
     if (header.generation != generation_.value) {
-        return responder.fail({Errc::stale_generation, fmt::format("the request is for generation {}, this is generation {}: ask the "
-                                                                   "coordinator for the lead", header.generation, generation_.value)});
+        return responder.fail(
+            {Errc::stale_generation, fmt::format("the request is for generation {}, this is generation {}: ask the "
+                                                 "coordinator for the lead",
+                                                 header.generation, generation_.value)});
     }
     switch (header.type) {
-        case MessageType::grid_add_model: return add_model(request, std::move(responder));
-        case MessageType::grid_open: return open_sequence(request, std::move(responder));
-        case MessageType::grid_fork: return fork_sequence(request, std::move(responder));
-        case MessageType::grid_close: return close_sequence(request, std::move(responder));
-        case MessageType::begin_step: return begin_step(request, std::move(responder));
-        case MessageType::layer: return layer(request, std::move(responder));
-        case MessageType::commit_step: return commit_step(request, std::move(responder));
-        case MessageType::abort_step: return abort_step(request, std::move(responder));
-        case MessageType::read_kv: return read_kv(request, std::move(responder));
-        case MessageType::truncate: return truncate(request, std::move(responder));
-        case MessageType::set_window: return set_window(request, std::move(responder));
-        case MessageType::inspect_sequence: return inspect_sequence(request, std::move(responder));
-        case MessageType::occupancy: return occupancy(request, std::move(responder));
+        case MessageType::grid_add_model:
+            return add_model(request, std::move(responder));
+        case MessageType::grid_open:
+            return open_sequence(request, std::move(responder));
+        case MessageType::grid_fork:
+            return fork_sequence(request, std::move(responder));
+        case MessageType::grid_close:
+            return close_sequence(request, std::move(responder));
+        case MessageType::begin_step:
+            return begin_step(request, std::move(responder));
+        case MessageType::layer:
+            return layer(request, std::move(responder));
+        case MessageType::commit_step:
+            return commit_step(request, std::move(responder));
+        case MessageType::abort_step:
+            return abort_step(request, std::move(responder));
+        case MessageType::read_kv:
+            return read_kv(request, std::move(responder));
+        case MessageType::truncate:
+            return truncate(request, std::move(responder));
+        case MessageType::set_window:
+            return set_window(request, std::move(responder));
+        case MessageType::inspect_sequence:
+            return inspect_sequence(request, std::move(responder));
+        case MessageType::occupancy:
+            return occupancy(request, std::move(responder));
         default:
             return responder.fail({Errc::unsupported, fmt::format("a worker does not serve requests of type {}",
                                                                   static_cast<int>(header.type))});
@@ -90,14 +105,16 @@ void Service::add_model(const Request& request, Responder responder) {
 void Service::open_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridOpen>(request, responder);
     if (!message) return;
-    lead_.submit(OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
-                 answer_empty(std::move(responder)));
+    lead_.submit(
+        OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
+        answer_empty(std::move(responder)));
 }
 
 void Service::fork_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridFork>(request, responder);
     if (!message) return;
-    lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}}, answer_empty(std::move(responder)));
+    lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}},
+                 answer_empty(std::move(responder)));
 }
 
 void Service::close_sequence(const Request& request, Responder responder) {
@@ -144,16 +161,18 @@ void Service::abort_step(const Request& request, Responder responder) {
 void Service::read_kv(const Request& request, Responder responder) {
     const auto message = parse<wire::ReadKvRequest>(request, responder);
     if (!message) return;
-    lead_.submit(ReadKv{SequenceId{message->sequence()}, message->layer(), message->first_token(), message->token_count()},
-                 answer(std::move(responder), [](Responder& to, OperationResult result) {
-                     to.reply(MessageType::read_kv_reply, {}, std::move(result.tensors));
-                 }));
+    lead_.submit(
+        ReadKv{SequenceId{message->sequence()}, message->layer(), message->first_token(), message->token_count()},
+        answer(std::move(responder), [](Responder& to, OperationResult result) {
+            to.reply(MessageType::read_kv_reply, {}, std::move(result.tensors));
+        }));
 }
 
 void Service::truncate(const Request& request, Responder responder) {
     const auto message = parse<wire::TruncateRequest>(request, responder);
     if (!message) return;
-    lead_.submit(TruncateSequence{SequenceId{message->sequence()}, message->length()}, answer_empty(std::move(responder)));
+    lead_.submit(TruncateSequence{SequenceId{message->sequence()}, message->length()},
+                 answer_empty(std::move(responder)));
 }
 
 void Service::set_window(const Request& request, Responder responder) {

@@ -16,7 +16,8 @@ namespace {
 constexpr int kStepTokensMax = 65'536;
 
 Error no_such_step(StepId step) {
-    return {Errc::not_found, fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", step.value)};
+    return {Errc::not_found,
+            fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", step.value)};
 }
 
 }  // namespace
@@ -24,26 +25,32 @@ Error no_such_step(StepId step) {
 Shard::Shard(int rank, std::uint64_t memory_bytes, kernels::ThreadPool& threads)
     : rank_(rank), memory_left_(memory_bytes), threads_(threads) {}
 
-Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const GridShape& grid, std::uint64_t pool_bytes) {
+Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const GridShape& grid,
+                                       std::uint64_t pool_bytes) {
     if (models_.contains(id)) return {Errc::already_exists, fmt::format("model {} is here already", id.value)};
     if (pool_bytes > memory_left_) {
-        return {Errc::no_room, fmt::format("a pool of {} bytes was asked for; rank {} has {} bytes that no model has", pool_bytes,
-                                           rank_, memory_left_)};
+        return {Errc::no_room, fmt::format("a pool of {} bytes was asked for; rank {} has {} bytes that no model has",
+                                           pool_bytes, rank_, memory_left_)};
     }
     const std::uint64_t budget = pool_bytes ? pool_bytes : memory_left_;
     const std::uint64_t pages = std::min<std::uint64_t>(budget / spec.page_bytes(), std::numeric_limits<PageId>::max());
     const HeadRange kv_heads = kv_heads_of_part(spec, grid, grid.head_part(rank_));
     const std::uint64_t pages_min = spec.kv_layers().size() * kv_heads.count;
     if (pages < pages_min) {
-        return {Errc::no_room, fmt::format("{} bytes hold {} pages of {} bytes; the first {} tokens of one sequence need {}: give the "
-                                           "model a larger pool", budget, pages, spec.page_bytes(), kPageTokens, pages_min)};
+        return {Errc::no_room,
+                fmt::format("{} bytes hold {} pages of {} bytes; the first {} tokens of one sequence need {}: give the "
+                            "model a larger pool",
+                            budget, pages, spec.page_bytes(), kPageTokens, pages_min)};
     }
     auto pool = PagePool::make(spec.page_bytes(), static_cast<std::uint32_t>(pages));
     if (!pool) return pool.error();
 
-    ShardModel model{.spec = spec, .grid = grid,
+    ShardModel model{.spec = spec,
+                     .grid = grid,
                      .heads = {kv_heads.count * spec.group(), kv_heads.count, spec.head_dim},
-                     .pool = std::move(*pool), .streams = nullptr, .pool_bytes = pages * spec.page_bytes()};
+                     .pool = std::move(*pool),
+                     .streams = nullptr,
+                     .pool_bytes = pages * spec.page_bytes()};
     model.streams = std::make_unique<StreamTable>(spec, grid, rank_, *model.pool);
     memory_left_ -= model.pool_bytes;
     const std::uint64_t bytes = model.pool_bytes;
@@ -89,10 +96,12 @@ Result<ShardModel*> Shard::model_of_open(SequenceId id) {
 Status Shard::open(SequenceId id, ModelId model, const Window& window) {
     const auto found = models_.find(model);
     if (found == models_.end()) return {Errc::not_found, fmt::format("model {} is not registered", model.value)};
-    if (model_of_sequence_.contains(id)) return {Errc::already_exists, fmt::format("sequence {} is open already", id.value)};
+    if (model_of_sequence_.contains(id))
+        return {Errc::already_exists, fmt::format("sequence {} is open already", id.value)};
     if (window.tokens < 0 || window.sinks < 0 || (window.sinks > 0 && !window.slides())) {
-        return {Errc::invalid_argument, fmt::format("window is {}, sinks {}: both must be 0 or more, and sinks need a window",
-                                                    window.tokens, window.sinks)};
+        return {Errc::invalid_argument,
+                fmt::format("window is {}, sinks {}: both must be 0 or more, and sinks need a window", window.tokens,
+                            window.sinks)};
     }
     if (Status opened = found->second.streams->open(id, window); !opened) return opened;
     model_of_sequence_.emplace(id, model);
@@ -127,8 +136,9 @@ Status Shard::set_window(SequenceId id, const Window& window) {
     const auto model = model_of_open(id);
     if (!model) return model.error();
     if (window.tokens < 0 || window.sinks < 0 || (window.sinks > 0 && !window.slides())) {
-        return {Errc::invalid_argument, fmt::format("window is {}, sinks {}: both must be 0 or more, and sinks need a window",
-                                                    window.tokens, window.sinks)};
+        return {Errc::invalid_argument,
+                fmt::format("window is {}, sinks {}: both must be 0 or more, and sinks need a window", window.tokens,
+                            window.sinks)};
     }
     return (*model)->streams->set_window(id, window);
 }
@@ -136,7 +146,8 @@ Status Shard::set_window(SequenceId id, const Window& window) {
 Status Shard::check_begin(const BeginStep& request) const {
     const ShardModel* model = find_model(request.model);
     if (!model) return {Errc::not_found, fmt::format("model {} is not registered", request.model.value)};
-    if (steps_.contains(request.step)) return {Errc::already_exists, fmt::format("step {} is open already", request.step.value)};
+    if (steps_.contains(request.step))
+        return {Errc::already_exists, fmt::format("step {} is open already", request.step.value)};
     if (request.parts.empty()) return {Errc::invalid_argument, "the step names no sequence: it must name at least one"};
 
     bool one_at_a_time = false;
@@ -146,24 +157,29 @@ Status Shard::check_begin(const BeginStep& request) const {
     std::int64_t tokens = 0;
     for (const StreamTable::Part& part : request.parts) {
         if (model_of(part.sequence) != request.model) {
-            return {Errc::not_found, fmt::format("sequence {} is not open with model {}", part.sequence.value, request.model.value)};
+            return {Errc::not_found,
+                    fmt::format("sequence {} is not open with model {}", part.sequence.value, request.model.value)};
         }
         if (!named.insert(part.sequence).second) {
-            return {Errc::invalid_argument, fmt::format("sequence {} is named twice: give all its new tokens in one part",
-                                                        part.sequence.value)};
+            return {
+                Errc::invalid_argument,
+                fmt::format("sequence {} is named twice: give all its new tokens in one part", part.sequence.value)};
         }
         if (part.tokens < 1) {
-            return {Errc::invalid_argument, fmt::format("sequence {} gets {} tokens: must be at least 1", part.sequence.value,
-                                                        part.tokens)};
+            return {Errc::invalid_argument,
+                    fmt::format("sequence {} gets {} tokens: must be at least 1", part.sequence.value, part.tokens)};
         }
         if (one_at_a_time && part.tokens > 1) {
-            return {Errc::unsupported, fmt::format("sequence {} gets {} tokens: a model with layers that read a later layer's KV takes "
-                                                   "one token per sequence and step", part.sequence.value, part.tokens)};
+            return {Errc::unsupported,
+                    fmt::format("sequence {} gets {} tokens: a model with layers that read a later layer's KV takes "
+                                "one token per sequence and step",
+                                part.sequence.value, part.tokens)};
         }
         tokens += part.tokens;
     }
     if (tokens > kStepTokensMax) {
-        return {Errc::invalid_argument, fmt::format("the step has {} tokens: at most {}; split it", tokens, kStepTokensMax)};
+        return {Errc::invalid_argument,
+                fmt::format("the step has {} tokens: at most {}; split it", tokens, kStepTokensMax)};
     }
     return {};
 }
@@ -214,15 +230,16 @@ Status Shard::check_layer(const ShardLayer& call) const {
         const Step& step = found->second;
         if (!first) first = &step;
         if (step.model != first->model || step.kind != first->kind) {
-            return {Errc::invalid_argument, fmt::format("steps {} and {} are of different models or kinds", call.steps[0].value,
-                                                        id.value)};
+            return {Errc::invalid_argument,
+                    fmt::format("steps {} and {} are of different models or kinds", call.steps[0].value, id.value)};
         }
         const int layers = find_model(step.model)->spec.layer_count();
         if (call.layer != step.next_layer || call.layer == layers) {
-            return {Errc::wrong_state,
-                    step.next_layer == layers
-                        ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", call.layer, id.value)
-                        : fmt::format("layer {} of step {}: layer {} comes next", call.layer, id.value, step.next_layer)};
+            return {
+                Errc::wrong_state,
+                step.next_layer == layers
+                    ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", call.layer, id.value)
+                    : fmt::format("layer {} of step {}: layer {} comes next", call.layer, id.value, step.next_layer)};
         }
         tokens += step.tokens;
     }
@@ -233,9 +250,10 @@ Status Shard::check_layer(const ShardLayer& call) const {
     const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
     if (call.q.size() != query_rows * row || call.k.size() != kv_bytes || call.v.size() != kv_bytes ||
         call.partial.size() != query_rows * model.spec.head_dim || call.lse.size() != query_rows) {
-        return {Errc::invalid_argument,
-                fmt::format("layer {} of {} tokens: got {} bytes of q, {} of k, {} of v; must be {}, {}, {}", call.layer, tokens,
-                            call.q.size(), call.k.size(), call.v.size(), query_rows * row, kv_bytes, kv_bytes)};
+        return {
+            Errc::invalid_argument,
+            fmt::format("layer {} of {} tokens: got {} bytes of q, {} of k, {} of v; must be {}, {}, {}", call.layer,
+                        tokens, call.q.size(), call.k.size(), call.v.size(), query_rows * row, kv_bytes, kv_bytes)};
     }
     return {};
 }
@@ -278,8 +296,14 @@ void Shard::append_layer(ShardModel& model, const ShardLayer& call) {
             row += part.tokens;
         }
     }
-    kernels::append_cpu({.kv_heads = model.heads.kv_heads, .head_dim = model.spec.head_dim, .dtype = model.spec.dtype,
-                         .slab = model.pool->slab(), .runs = runs_, .row_count = row, .k = call.k, .v = call.v},
+    kernels::append_cpu({.kv_heads = model.heads.kv_heads,
+                         .head_dim = model.spec.head_dim,
+                         .dtype = model.spec.dtype,
+                         .slab = model.pool->slab(),
+                         .runs = runs_,
+                         .row_count = row,
+                         .k = call.k,
+                         .v = call.v},
                         threads_);
 }
 
@@ -296,16 +320,28 @@ void Shard::attend_layer(ShardModel& model, const ShardLayer& call) {
             const SequenceState& sequence = *model.streams->find(part.sequence);
             const Window window = window_of_layer(model.spec.layers[call.layer], sequence.window);
             const std::size_t first_stream = streams_of_items_.size();
-            for (int head = 0; head < model.heads.kv_heads; ++head) streams_of_items_.emplace_back(sequence.streams[stream + head]);
-            items_.push_back({.streams = std::span(streams_of_items_).subspan(first_stream), .first_query = sequence.length,
-                              .query_count = part.tokens, .first_row = row, .window = window.tokens, .sinks = window.sinks});
+            for (int head = 0; head < model.heads.kv_heads; ++head)
+                streams_of_items_.emplace_back(sequence.streams[stream + head]);
+            items_.push_back({.streams = std::span(streams_of_items_).subspan(first_stream),
+                              .first_query = sequence.length,
+                              .query_count = part.tokens,
+                              .first_row = row,
+                              .window = window.tokens,
+                              .sinks = window.sinks});
             row += part.tokens;
         }
     }
-    kernels::attention_cpu({.heads = model.heads, .dtype = model.spec.dtype, .scale = static_cast<float>(model.spec.scale),
+    kernels::attention_cpu({.heads = model.heads,
+                            .dtype = model.spec.dtype,
+                            .scale = static_cast<float>(model.spec.scale),
                             .soft_cap = static_cast<float>(model.spec.logit_soft_cap),
-                            .strictly_earlier = model.spec.reads_later_layer(call.layer), .slab = model.pool->slab(),
-                            .items = items_, .row_count = row, .q = call.q, .partial = call.partial, .lse = call.lse},
+                            .strictly_earlier = model.spec.reads_later_layer(call.layer),
+                            .slab = model.pool->slab(),
+                            .items = items_,
+                            .row_count = row,
+                            .q = call.q,
+                            .partial = call.partial,
+                            .lse = call.lse},
                            threads_);
 }
 
@@ -315,8 +351,8 @@ Status Shard::commit(StepId id) {
     const Step& step = found->second;
     ShardModel& model = models_.at(step.model);
     if (step.next_layer != model.spec.layer_count()) {
-        return {Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort", id.value,
-                                               step.next_layer)};
+        return {Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort",
+                                               id.value, step.next_layer)};
     }
     for (const auto& part : step.parts) model.streams->settle(part.sequence);
     steps_.erase(found);
@@ -337,26 +373,29 @@ Status Shard::check_readable(SequenceId id, int layer, std::int64_t first_token,
     if (!model) return model.error();
     const ModelSpec& spec = (*model)->spec;
     if (layer < 0 || layer >= spec.layer_count() || !spec.owns_kv(layer)) {
-        return {Errc::invalid_argument, fmt::format("layer is {}: must be one of the model's {} layers that owns KV", layer,
-                                                    spec.layer_count())};
+        return {Errc::invalid_argument, fmt::format("layer is {}: must be one of the model's {} layers that owns KV",
+                                                    layer, spec.layer_count())};
     }
     const SequenceState& sequence = *(*model)->streams->find(id);
-    if (first_token < 0 || token_count < 0 || token_count > sequence.length || first_token > sequence.length - token_count) {
-        return {Errc::invalid_argument, fmt::format("tokens {} and {} more: sequence {} has {}", first_token, token_count, id.value,
-                                                    sequence.length)};
+    if (first_token < 0 || token_count < 0 || token_count > sequence.length ||
+        first_token > sequence.length - token_count) {
+        return {Errc::invalid_argument, fmt::format("tokens {} and {} more: sequence {} has {}", first_token,
+                                                    token_count, id.value, sequence.length)};
     }
     const DroppedTokens& dropped = sequence.dropped[(*model)->streams->kv_layer_index(layer)];
     if (!dropped.empty() && first_token < dropped.end && first_token + token_count > dropped.first) {
-        return {Errc::wrong_state, fmt::format("tokens {} to {} of layer {} left the window and were given back", dropped.first,
-                                               dropped.end - 1, layer)};
+        return {Errc::wrong_state, fmt::format("tokens {} to {} of layer {} left the window and were given back",
+                                               dropped.first, dropped.end - 1, layer)};
     }
     return {};
 }
 
-void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count, std::span<std::byte> out) {
+void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
+                    std::span<std::byte> out) {
     ShardModel& model = models_.at(model_of(id));
     const SequenceState& sequence = *model.streams->find(id);
-    const auto mine = token_runs_of_part(first_token, token_count, sequence.spread, model.grid, model.grid.sequence_part(rank_));
+    const auto mine =
+        token_runs_of_part(first_token, token_count, sequence.spread, model.grid, model.grid.sequence_part(rank_));
     runs_.clear();
     int rows = 0;
     for (int head = 0; head < model.heads.kv_heads; ++head) {
@@ -365,15 +404,21 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
         auto entry = pages.begin();
         for (const TokenRun& run : mine) {
             const std::int64_t page_start = run.page() * kPageTokens;
-            entry = std::lower_bound(entry, pages.end(), page_start,
-                                     [](const kernels::PageEntry& e, std::int64_t token) { return e.first_token < token; });
+            entry =
+                std::lower_bound(entry, pages.end(), page_start,
+                                 [](const kernels::PageEntry& e, std::int64_t token) { return e.first_token < token; });
             runs_.push_back({entry->page, run.slot(), run.token_count, rows, head});
             rows += run.token_count;
         }
     }
     const std::size_t bytes = rows * model.heads.kv_heads * model.spec.row_bytes();
-    kernels::read_pages_cpu({.kv_heads = model.heads.kv_heads, .head_dim = model.spec.head_dim, .dtype = model.spec.dtype,
-                             .slab = model.pool->slab(), .runs = runs_, .row_count = rows, .k = out.subspan(0, bytes),
+    kernels::read_pages_cpu({.kv_heads = model.heads.kv_heads,
+                             .head_dim = model.spec.head_dim,
+                             .dtype = model.spec.dtype,
+                             .slab = model.pool->slab(),
+                             .runs = runs_,
+                             .row_count = rows,
+                             .k = out.subspan(0, bytes),
                              .v = out.subspan(bytes, bytes)},
                             threads_);
 }

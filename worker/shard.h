@@ -87,14 +87,15 @@ class Shard {
 
     // The tokens of the range that live on this shard, in token order: k then v, [tokens, local KV heads, head_dim].
     Status check_readable(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);
-    void read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count, std::span<std::byte> out);
+    void read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
+                 std::span<std::byte> out);
 
     const ShardModel* find_model(ModelId id) const;
     const SequenceState* find_sequence(SequenceId id) const;
-    ModelId model_of(SequenceId id) const;      // 0 if it is not open
-    ModelId model_of_step(StepId step) const;   // 0 if it is not open
-    int tokens_of_step(StepId step) const;      // 0 if it is not open
-    bool attends(StepId step) const;            // whether it is open and of that kind
+    ModelId model_of(SequenceId id) const;     // 0 if it is not open
+    ModelId model_of_step(StepId step) const;  // 0 if it is not open
+    int tokens_of_step(StepId step) const;     // 0 if it is not open
+    bool attends(StepId step) const;           // whether it is open and of that kind
     std::int64_t length_of(SequenceId id) const;
     std::vector<ModelReport> report() const;
 

@@ -57,8 +57,8 @@ Result<SequenceState*> StreamTable::find_idle(SequenceId id) {
     SequenceState* sequence = find(id);
     if (!sequence) return no_such_sequence(id);
     if (sequence->growth.step) {
-        return {Errc::busy, fmt::format("step {} is open on sequence {}: commit or abort it first", sequence->growth.step.value,
-                                        id.value)};
+        return {Errc::busy, fmt::format("step {} is open on sequence {}: commit or abort it first",
+                                        sequence->growth.step.value, id.value)};
     }
     return sequence;
 }
@@ -78,7 +78,8 @@ Status StreamTable::open(SequenceId id, const Window& window) {
 Status StreamTable::fork(SequenceId source, SequenceId target) {
     const auto from = find_idle(source);
     if (!from) return from.error();
-    if (sequences_.contains(target)) return {Errc::already_exists, fmt::format("sequence {} is open already", target.value)};
+    if (sequences_.contains(target))
+        return {Errc::already_exists, fmt::format("sequence {} is open already", target.value)};
     SequenceState copy = **from;  // its spread too: the pages stay where they are
     copy.id = target;
     for (const auto& stream : copy.streams) {
@@ -104,8 +105,8 @@ Status StreamTable::truncate(SequenceId id, std::int64_t length) {
     if (!found) return found.error();
     SequenceState& sequence = **found;
     if (length < 0 || length > sequence.length) {
-        return {Errc::invalid_argument, fmt::format("length is {}: sequence {} can be cut to 0 ... {}", length, id.value,
-                                                    sequence.length)};
+        return {Errc::invalid_argument,
+                fmt::format("length is {}: sequence {} can be cut to 0 ... {}", length, id.value, sequence.length)};
     }
     if (Status kept = check_nothing_needed_was_dropped(sequence, sequence.window, length); !kept) return kept;
     for (auto& stream : sequence.streams) {
@@ -114,7 +115,8 @@ Status StreamTable::truncate(SequenceId id, std::int64_t length) {
         drop_pages(stream, keep, stream.size());
         if (stream.empty()) continue;
         PageEntry& last = stream.back();
-        const auto tokens = static_cast<std::uint32_t>(std::min<std::int64_t>(last.token_count, length - last.first_token));
+        const auto tokens =
+            static_cast<std::uint32_t>(std::min<std::int64_t>(last.token_count, length - last.first_token));
         stored_tokens_ -= last.token_count - tokens;
         last.token_count = tokens;
     }
@@ -145,9 +147,10 @@ Status StreamTable::check_nothing_needed_was_dropped(const SequenceState& sequen
         const bool unseen = seen.slides() && seen.sinks <= dropped.first && dropped.end <= length - seen.tokens + 1;
         if (unseen) continue;
         return {Errc::wrong_state,
-                fmt::format("tokens {} to {} of layer {} of sequence {} left the window and were given back, and would be seen "
-                            "again: fork before the window passes, or stay within it", dropped.first, dropped.end - 1,
-                            kv_layers_[i], sequence.id.value)};
+                fmt::format(
+                    "tokens {} to {} of layer {} of sequence {} left the window and were given back, and would be seen "
+                    "again: fork before the window passes, or stay within it",
+                    dropped.first, dropped.end - 1, kv_layers_[i], sequence.id.value)};
     }
     return {};
 }
@@ -231,7 +234,8 @@ void StreamTable::settle(SequenceId id) {
         }
     }
     for (PageId page : growth.replaced) pool_.give_back(page);
-    stored_tokens_ += stream_count() * tokens_of_part(sequence.length, growth.tokens, sequence.spread, grid_, sequence_part_);
+    stored_tokens_ +=
+        stream_count() * tokens_of_part(sequence.length, growth.tokens, sequence.spread, grid_, sequence_part_);
     sequence.length += growth.tokens;
     drop_what_left_the_window(sequence);
 }
@@ -294,7 +298,8 @@ void StreamTable::drop_pages(std::vector<PageEntry>& stream, std::size_t first, 
         stored_tokens_ -= stream[i].token_count;
         pool_.give_back(stream[i].page);
     }
-    stream.erase(stream.begin() + static_cast<std::ptrdiff_t>(first), stream.begin() + static_cast<std::ptrdiff_t>(end));
+    stream.erase(stream.begin() + static_cast<std::ptrdiff_t>(first),
+                 stream.begin() + static_cast<std::ptrdiff_t>(end));
 }
 
 }  // namespace kvgrid::worker

@@ -7,9 +7,9 @@
 
 #include "core/ids.h"
 #include "core/sharding.h"
+#include "core/window.h"
 #include "kernels/page_layout.h"
 #include "worker/page_pool.h"
-#include "core/window.h"
 
 namespace kvgrid::worker {
 
@@ -90,7 +90,8 @@ class StreamTable {
     void copy_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages);
     void drop_what_left_the_window(SequenceState& sequence);
     void drop_pages(std::vector<kernels::PageEntry>& stream, std::size_t first, std::size_t end);
-    Status check_nothing_needed_was_dropped(const SequenceState& sequence, const Window& window, std::int64_t length) const;
+    Status check_nothing_needed_was_dropped(const SequenceState& sequence, const Window& window,
+                                            std::int64_t length) const;
 
     const ModelSpec spec_;
     const std::vector<int> kv_layers_;

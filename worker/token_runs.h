@@ -17,8 +17,8 @@ struct TokenRun {
 };
 
 // The tokens first_token ... first_token + token_count - 1, cut at page borders; only the pages that live on `sequence_part`.
-std::vector<TokenRun> token_runs_of_part(std::int64_t first_token, std::int64_t token_count, int spread, const GridShape& grid,
-                                         int sequence_part);
+std::vector<TokenRun> token_runs_of_part(std::int64_t first_token, std::int64_t token_count, int spread,
+                                         const GridShape& grid, int sequence_part);
 
 // How many tokens those runs have, without making them.
 std::int64_t tokens_of_part(std::int64_t first_token, std::int64_t token_count, int spread, const GridShape& grid,

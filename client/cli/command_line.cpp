@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "core/log.h"
+
 namespace kvgrid::cli {
 
 CLI::App& CommandLine::noun(const std::string& name, const std::string& description) {
@@ -16,7 +18,10 @@ CLI::App& CommandLine::noun(const std::string& name, const std::string& descript
 }
 
 void CommandLine::on(CLI::App& command, std::function<ExitCode()> run) {
-    command.callback([this, run = std::move(run)] { exit_code = run(); });
+    command.callback([this, run = std::move(run)] {
+        init_log("kvgrid", quiet ? LogLevel::warn : LogLevel::info);
+        exit_code = run();
+    });
 }
 
 ExitCode report(const Error& error) {

@@ -94,11 +94,10 @@ Status run_demo(const DemoOptions& options) {
         Seconds(clock.now() - start).count(), cluster->endpoint()));
     auto summary = run_acts(options, plan, *trace, cluster->endpoint(), clock);
     if (!summary) {
-        // The cause is often in a program that has ended.
-        const Status running = cluster->check();
-        const Status stopped = stop(*cluster);
-        if (running) return summary.error();
-        return {summary.error().code, fmt::format("{}\n{}", summary.error().message, running.error().to_string())};
+        const bool wanted = options.interrupted && options.interrupted();
+        const std::string logs = wanted ? "" : "\n" + cluster->log_ends();
+        if (Status stopped = stop(*cluster); !stopped) return stopped;
+        return {summary.error().code, summary.error().message + logs};
     }
     if (Status stopped = stop(*cluster); !stopped) return stopped;
     summary->emplace_back("stopped", "the coordinator and all workers; none is left");

@@ -26,7 +26,7 @@ ExitCode run(DemoOptions options, bool quiet) {
 
 void add_demo(CommandLine& line) {
     CLI::App& command = *line.app.add_subcommand(
-        "demo", "start a cluster on this host, show what it does, and stop it (some two minutes)");
+        "demo", "start a cluster on this host, show what it does, and stop it (half a minute)");
     auto options = std::make_shared<DemoOptions>();
     command.add_option("--trace", options->trace,
                        "the recorded run to replay; as a rule the one that comes with kvgrid");

@@ -107,22 +107,24 @@ Status check_first(DemoStage& stage, const FirstToken& first) {
     return {};
 }
 
-Status decode(DemoStage& stage) {
+// All decoded tokens, with progress.
+Result<Decoded> decode_tokens(DemoStage& stage) {
     const int count = stage.plan.decode_tokens;
-    const TimePoint start = stage.clock.now();
     Decoded decoded;
-    {
-        Progress progress("decode", count, stage.progress_style, stage.clock);
-        for (int token = 0; token < count; ++token) {
-            if (Status done = decode_token(stage, token, decoded); !done) return done;
-            progress.update(token + 1);
-        }
+    Progress progress("decode", count, stage.progress_style, stage.clock);
+    for (int token = 0; token < count; ++token) {
+        if (Status done = decode_token(stage, token, decoded); !done) return done.error();
+        progress.update(token + 1);
     }
-    const Seconds took = stage.clock.now() - start;
-    const double p50_ms = decoded.layer_calls.percentile_ms(0.5);
-    const double p99_ms = decoded.layer_calls.percentile_ms(0.99);
-    const auto layer_bytes = static_cast<double>(stage.plan.context_tokens) * 2 * stage.long_model->spec.row_bytes() *
-                             stage.long_model->spec.kv_heads;
+    return decoded;
+}
+
+void say_speed(DemoStage& stage, const Latencies& layer_calls, Seconds took) {
+    const int count = stage.plan.decode_tokens;
+    const ModelSpec& spec = stage.long_model->spec;
+    const double p50_ms = layer_calls.percentile_ms(0.5);
+    const double p99_ms = layer_calls.percentile_ms(0.99);
+    const auto layer_bytes = static_cast<double>(stage.plan.context_tokens) * 2 * spec.row_bytes() * spec.kv_heads;
     say(fmt::format(
         "  decoded {} tokens in {:.1f} s: {:.2f} tokens/s; layer call p50 {:.2f} ms, p99 {:.2f} ms ({}/s of keys and "
         "values)\n",
@@ -130,7 +132,28 @@ Status decode(DemoStage& stage) {
         format_bytes(static_cast<std::uint64_t>(layer_bytes / (p50_ms / 1e3)))));
     stage.summary.emplace_back("decoded", fmt::format("{} tokens at {:.2f} tokens/s", count, count / took.count()));
     stage.summary.emplace_back("layer call", fmt::format("p50 {:.2f} ms, p99 {:.2f} ms", p50_ms, p99_ms));
-    return count > 0 ? check_first(stage, decoded.first) : Status();
+}
+
+// What the joins of the decoded tokens moved, by the workers' own counters.
+void say_joined(DemoStage& stage, const GridOccupancy& before, const GridOccupancy& after) {
+    const std::uint64_t calls = after.layer_calls - before.layer_calls;
+    const std::uint64_t bytes = calls ? (after.join_bytes - before.join_bytes) / calls : 0;
+    say(fmt::format("  between the workers: {} bytes per layer call, whatever the context's length\n", bytes));
+    stage.summary.emplace_back("joined", fmt::format("{} bytes between workers per layer call", bytes));
+}
+
+Status decode(DemoStage& stage) {
+    const auto before = stage.client.occupancy();
+    if (!before) return before.error();
+    const TimePoint start = stage.clock.now();
+    const auto decoded = decode_tokens(stage);
+    if (!decoded) return decoded.error();
+    const Seconds took = stage.clock.now() - start;
+    const auto after = stage.client.occupancy();
+    if (!after) return after.error();
+    say_speed(stage, decoded->layer_calls, took);
+    say_joined(stage, *before, *after);
+    return check_first(stage, decoded->first);
 }
 
 }  // namespace

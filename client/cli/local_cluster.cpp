@@ -18,7 +18,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kStopTimeout = 5s;
+constexpr auto kWorkersTimeout = 3s;  // of the workers, asked by us
+constexpr auto kStopTimeout = 5s;     // of mpirun, which asks them once more, and of the coordinator
 constexpr auto kKillTimeout = 2s;
 constexpr auto kPollInterval = 10ms;
 constexpr auto kConnectTimeout = 500ms;  // of one attempt; between two of them the programs are looked at
@@ -35,8 +36,12 @@ Result<std::filesystem::path> program_beside_this(const std::string& name) {
     return {Errc::not_found, fmt::format("{} is not in {}: build it (./dev build)", name, folder.string())};
 }
 
+std::string end_of(const std::filesystem::path& log) {
+    return fmt::format("the end of {}:\n{}", log.string(), last_lines(log, kTailLines));
+}
+
 Error with_log(Errc code, const std::string& what, const std::filesystem::path& log) {
-    return {code, fmt::format("{}; the end of {}:\n{}", what, log.string(), last_lines(log, kTailLines))};
+    return {code, what + "; " + end_of(log)};
 }
 
 Status check_child(std::optional<ChildProcess>& child, const char* name, const std::filesystem::path& log) {
@@ -117,8 +122,9 @@ Status LocalCluster::start_workers(const LocalClusterOptions& options) {
                                           "--log-level",
                                           options.log_level,
                                           "--exit-with-parent"};
-    auto child = ChildProcess::start({.arguments = mpirun_arguments(*mpirun, options.workers, worker),
-                                      .environment = mpirun_environment(sockets, as_root),
+    const MpirunJob job{.mpirun = *mpirun, .rank_count = options.workers, .program = worker, .temporary = sockets};
+    auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
+                                      .environment = mpirun_environment(job, as_root),
                                       .log = state_dir_ / kWorkersLog});
     if (!child) return child.error();
     workers_ = *std::move(child);
@@ -156,22 +162,37 @@ Status LocalCluster::check() {
     return check_child(workers_, "mpirun", state_dir_ / kWorkersLog);
 }
 
+std::string LocalCluster::log_ends() const {
+    return end_of(state_dir_ / kCoordinatorLog) + "\n" + end_of(state_dir_ / kWorkersLog);
+}
+
+// The ranks are asked themselves: they end in order, and mpirun with them. Asked to end, mpirun would wait for a second twice.
+void LocalCluster::ask_workers_to_end() {
+    if (!workers_ || !workers_->running()) return;
+    for (const pid_t process_id : processes_naming(mark())) {
+        if (process_id == workers_->process_id()) continue;
+        if (coordinator_ && process_id == coordinator_->process_id()) continue;
+        kill(process_id, SIGTERM);
+    }
+}
+
 Status LocalCluster::stop() {
     if (!sockets_) return {};
-    // Workers first: they are told to end, and need not find out that their coordinator has gone.
-    const Deadline deadline = deadline_in(kStopTimeout);
     std::string killed;
-    for (auto& [child, name] : {std::pair{&workers_, "mpirun"}, std::pair{&coordinator_, "kvgrid-coordinator"}}) {
-        if (!*child) continue;
-        (*child)->signal_group(SIGTERM);
-        if (!(*child)->wait_until(deadline)) killed += fmt::format(" {}", name);
-        child->reset();  // kills
-    }
+    // Workers first: they need not find out that their coordinator has gone.
+    ask_workers_to_end();
+    if (workers_ && !workers_->wait_until(deadline_in(kWorkersTimeout))) workers_->signal_group(SIGTERM);
+    if (workers_ && !workers_->wait_until(deadline_in(kStopTimeout))) killed += " mpirun";
+    workers_.reset();  // kills
+    if (coordinator_) coordinator_->signal_group(SIGTERM);
+    if (coordinator_ && !coordinator_->wait_until(deadline_in(kStopTimeout))) killed += " kvgrid-coordinator";
+    coordinator_.reset();
+
     const std::vector<pid_t> left = kill_processes_naming(mark(), deadline_in(kKillTimeout));
     sockets_.reset();
     if (!left.empty()) return {Errc::internal, fmt::format("processes {} could not be ended", fmt::join(left, ", "))};
     if (!killed.empty())
-        return {Errc::deadline_exceeded, fmt::format("did not end in 5 s and had to be killed:{}", killed)};
+        return {Errc::deadline_exceeded, fmt::format("did not end in time and had to be killed:{}", killed)};
     return {};
 }
 

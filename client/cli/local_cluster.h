@@ -51,7 +51,10 @@ class LocalCluster {
     // Whether all programs run: which one does not, and the last lines of its log.
     Status check();
 
-    // Asks all to end, and kills after 5 s whoever has not. An error says what had to be killed or is still there. Further calls do
+    // The last lines of both logs.
+    std::string log_ends() const;
+
+    // Asks all to end, and kills after some seconds whoever has not. An error says what had to be killed or is still there. Further calls do
     // nothing.
     Status stop();
 
@@ -61,6 +64,7 @@ class LocalCluster {
     Status start_workers(const LocalClusterOptions& options);
     Status wait_until_listening(const LocalClusterOptions& options, Deadline deadline);
     Status wait_until_ready(const LocalClusterOptions& options, Deadline deadline);
+    void ask_workers_to_end();
 
     std::unique_ptr<TemporaryDirectory> sockets_;  // none: stopped, or moved from
     std::filesystem::path state_dir_;

@@ -4,7 +4,6 @@
 #include <exception>
 
 #include "client/cli/command_line.h"
-#include "core/log.h"
 
 namespace {
 
@@ -13,7 +12,7 @@ using namespace kvgrid::cli;
 
 void add_commands(CommandLine& line) {
     line.app.require_subcommand(1);
-    line.app.add_flag("-q,--quiet", line.quiet, "no progress on standard error");
+    line.app.add_flag("-q,--quiet", line.quiet, "no progress and no news on standard error");
     line.app.footer(
         "Exit codes: 0 done, 1 failed, 2 usage, 3 the cluster cannot be reached, 4 refused, 130 interrupted.\n"
         "Examples:\n"
@@ -31,7 +30,6 @@ void add_commands(CommandLine& line) {
 int main(int argc, char** argv) try {
     CommandLine line;
     add_commands(line);
-    init_log("kvgrid", LogLevel::info);
     try {
         line.app.parse(argc, argv);
     } catch (const CLI::ParseError& wrong) {

@@ -17,23 +17,25 @@ Result<std::filesystem::path> find_mpirun() {
     return {Errc::not_found, "mpirun is not in PATH: install openmpi-bin (./dev setup)"};
 }
 
-std::vector<std::string> mpirun_arguments(const std::filesystem::path& mpirun, int rank_count,
-                                          const std::vector<std::string>& program) {
-    std::vector<std::string> arguments{mpirun, "-np", std::to_string(rank_count)};
+std::vector<std::string> mpirun_arguments(const MpirunJob& job) {
+    std::vector<std::string> arguments{job.mpirun, "-np", std::to_string(job.rank_count)};
     for (const char* option : {"--oversubscribe", "--bind-to", "none", "--enable-recovery"})
         arguments.push_back(option);
-    const std::pair<const char*, const char*> parameters[] = {
+    const std::pair<const char*, std::string> parameters[] = {
         {"plm", "isolated"},  // this host only: no ssh is looked for
-        {"btl", "self,vader,tcp"},    {"btl_vader_single_copy_mechanism", "none"},  // containers often forbid it
-        {"btl_tcp_if_include", "lo"}, {"oob_tcp_if_include", "lo"},
+        {"btl", "self,vader,tcp"},
+        {"btl_vader_single_copy_mechanism", "none"},     // containers often forbid it
+        {"btl_vader_backing_directory", job.temporary},  // not /dev/shm: there they outlive a killed mpirun
+        {"btl_tcp_if_include", "lo"},
+        {"oob_tcp_if_include", "lo"},
     };
     for (const auto& [name, value] : parameters) arguments.insert(arguments.end(), {"--mca", name, value});
-    arguments.insert(arguments.end(), program.begin(), program.end());
+    arguments.insert(arguments.end(), job.program.begin(), job.program.end());
     return arguments;
 }
 
-std::map<std::string, std::string> mpirun_environment(const std::filesystem::path& temporary, bool as_root) {
-    std::map<std::string, std::string> environment{{"TMPDIR", temporary}};
+std::map<std::string, std::string> mpirun_environment(const MpirunJob& job, bool as_root) {
+    std::map<std::string, std::string> environment{{"TMPDIR", job.temporary}};
     if (as_root) {
         environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1";
         environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1";

@@ -15,11 +15,17 @@ namespace kvgrid::cli {
 // Where mpirun is. not_found: nowhere in PATH, and what to do about it.
 Result<std::filesystem::path> find_mpirun();
 
-// `program` with its arguments on `rank_count` ranks. [0] is mpirun.
-std::vector<std::string> mpirun_arguments(const std::filesystem::path& mpirun, int rank_count,
-                                          const std::vector<std::string>& program);
+struct MpirunJob {
+    std::filesystem::path mpirun;
+    int rank_count = 0;
+    std::vector<std::string> program;  // with its arguments
+    std::filesystem::path temporary;   // for files of Open MPI, sockets among them: a short path
+};
 
-// `temporary` gets mpirun's own files, sockets among them: a short path. As root, Open MPI wants to be told twice that this is meant.
-std::map<std::string, std::string> mpirun_environment(const std::filesystem::path& temporary, bool as_root);
+// [0] is mpirun.
+std::vector<std::string> mpirun_arguments(const MpirunJob& job);
+
+// As root, Open MPI wants to be told twice that this is meant.
+std::map<std::string, std::string> mpirun_environment(const MpirunJob& job, bool as_root);
 
 }  // namespace kvgrid::cli

@@ -9,7 +9,9 @@ namespace kvgrid::cli {
 
 // A fresh directory of a short name under /tmp, for this user only; removed with all that is in it.
 //
-//   Short  it holds Unix-domain sockets, whose paths may have 107 bytes.
+//   Short      it holds Unix-domain sockets, whose paths may have 107 bytes.
+//   Abandoned  a process that is killed leaves its directory behind. Making a new one removes those of dead processes: the living hold
+//              a lock on a file of theirs, and the kernel drops it when they end.
 class TemporaryDirectory {
   public:
     static Result<TemporaryDirectory> make();
@@ -20,10 +22,14 @@ class TemporaryDirectory {
     const std::filesystem::path& path() const { return path_; }
 
   private:
-    explicit TemporaryDirectory(std::filesystem::path path) : path_(std::move(path)) {}
+    TemporaryDirectory(std::filesystem::path path, int lock) : path_(std::move(path)), lock_(lock) {}
     void remove();
 
     std::filesystem::path path_;  // empty: moved from
+    int lock_;
 };
+
+// Removes directories that a TemporaryDirectory of this user made and that no living process holds.
+void remove_abandoned_directories();
 
 }  // namespace kvgrid::cli

@@ -7,7 +7,8 @@ int main(int argc, char** argv) {
     using namespace kvgrid;
     Client client = Client::connect(argc > 1 ? argv[1] : "127.0.0.1:7070").value();  // value(): or end, saying why
     ModelSpec spec = parse_model_spec(R"({"name": "tiny", "layers": 2, "query_heads": 8, "kv_heads": 2, "head_dim": 64,
-                                          "dtype": "f32"})").value();
+                                          "dtype": "f32"})")
+                         .value();
     RegisteredModel model = client.register_model(spec, {.pool_bytes_per_worker = 16 << 20}).value();
     Sequence sequence = client.open(model).value();
 

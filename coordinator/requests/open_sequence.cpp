@@ -40,7 +40,8 @@ Status admit_now(const Coordinator& coordinator, const ModelRecord& model, const
     if (request.expected_tokens() == 0) return {};
     std::vector<std::int64_t> free_by_rank;
     for (const Worker& member : coordinator.membership().members()) free_by_rank.push_back(free_pages(member, model));
-    return admit(model.spec, model.grid, free_by_rank, {request.expected_tokens(), {request.window(), request.sinks()}});
+    return admit(model.spec, model.grid, free_by_rank,
+                 {request.expected_tokens(), {request.window(), request.sinks()}});
 }
 
 }  // namespace

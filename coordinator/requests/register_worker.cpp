@@ -52,8 +52,7 @@ Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
                          process->process_id, process->host, process->endpoint, process->memory_bytes,
                          request.version()));
     if (request.version() != kVersion) {
-        log_warn(
-            fmt::format("worker {} has version {}, the coordinator {}", id->value, request.version(), kVersion));
+        log_warn(fmt::format("worker {} has version {}, the coordinator {}", id->value, request.version(), kVersion));
     }
     coordinator.advance();
 

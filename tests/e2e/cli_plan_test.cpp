@@ -52,7 +52,7 @@ TEST(AvailableMemory, IsReadFromMeminfo) {
 }
 
 TEST(OpenMpi, ALostRankLeavesTheOthersAndNothingListensOutside) {
-    const auto arguments = mpirun_arguments("/usr/bin/mpirun", 3, {"worker", "--flag"});
+    const auto arguments = mpirun_arguments({"/usr/bin/mpirun", 3, {"worker", "--flag"}, "/tmp/x"});
 
     EXPECT_EQ(arguments[0], "/usr/bin/mpirun");
     EXPECT_EQ(arguments.back(), "--flag");
@@ -61,8 +61,8 @@ TEST(OpenMpi, ALostRankLeavesTheOthersAndNothingListensOutside) {
 }
 
 TEST(OpenMpi, RootIsConfirmedOnlyForRoot) {
-    EXPECT_EQ(mpirun_environment("/tmp/x", true).count("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), 1u);
-    EXPECT_EQ(mpirun_environment("/tmp/x", false).count("OMPI_ALLOW_RUN_AS_ROOT"), 0u);
+    EXPECT_EQ(mpirun_environment({}, true).count("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), 1u);
+    EXPECT_EQ(mpirun_environment({}, false).count("OMPI_ALLOW_RUN_AS_ROOT"), 0u);
 }
 
 }  // namespace

@@ -66,7 +66,16 @@ TEST(LocalCluster, AKilledParentLeavesNoProcess) {
 
     EXPECT_TRUE(becomes_true(kEndTimeout, [&] { return cli::processes_naming(mark).empty(); }));
     cli::kill_processes_naming(mark, deadline_in(2s));
-    std::filesystem::remove_all(mark);  // nobody was left to do it
+    cli::remove_abandoned_directories();  // nobody was left to do it
+    EXPECT_FALSE(std::filesystem::exists(mark));
+}
+
+TEST(TemporaryDirectory, OfALivingProcessIsNotAbandoned) {
+    const auto directory = cli::TemporaryDirectory::make().value();
+
+    cli::remove_abandoned_directories();
+
+    EXPECT_TRUE(std::filesystem::exists(directory.path()));
 }
 
 TEST(LocalCluster, ADeadCoordinatorIsNoticedWithItsLog) {

@@ -41,9 +41,9 @@ TEST_P(ReplayOnGrid, GivesTheModelsOwnOutput) {
 
 INSTANTIATE_TEST_SUITE_P(Grids, ReplayOnGrid,
                          testing::Values(GridShape{1, 1}, GridShape{2, 2}, GridShape{3, 1}, GridShape{1, 5}),
-                         [](const auto& info) {
-                             return std::to_string(info.param.head_parts) + "x" +
-                                    std::to_string(info.param.sequence_parts);
+                         [](const auto& grid) {
+                             return std::to_string(grid.param.head_parts) + "x" +
+                                    std::to_string(grid.param.sequence_parts);
                          });
 
 TEST(Replay, IsRightInHalfPrecisionToo) {

@@ -34,9 +34,10 @@ std::string check_layer(ReferenceCache& reference, const ModelSpec& spec, int la
                              std::span(tensors.v).subspan(row * kv_row, part.tokens * kv_row));
         }
         if (kind == worker::StepKind::attend) {
-            if (got.size() != tensors.q.size()) return fmt::format("{} elements of output, expected {}", got.size(), tensors.q.size());
-            const auto expected =
-                reference.attend(part.sequence, layer, std::span(tensors.q).subspan(row * q_row, part.tokens * q_row), part.tokens);
+            if (got.size() != tensors.q.size())
+                return fmt::format("{} elements of output, expected {}", got.size(), tensors.q.size());
+            const auto expected = reference.attend(
+                part.sequence, layer, std::span(tensors.q).subspan(row * q_row, part.tokens * q_row), part.tokens);
             double v_max = 1;
             for (float value : reference.at(part.sequence).v[spec.layers[layer].kv_layer]) {
                 v_max = std::max<double>(v_max, std::abs(value));
@@ -44,8 +45,9 @@ std::string check_layer(ReferenceCache& reference, const ModelSpec& spec, int la
             for (std::size_t i = 0; i < expected.size(); ++i) {
                 const double difference = std::abs(got[row * q_row + i] - expected[i]);
                 if (difference <= output_tolerance(spec, v_max)) continue;
-                return fmt::format("layer {}, sequence {} of {} tokens, element {}: got {}, expected {}", layer, part.sequence.value,
-                                   reference.at(part.sequence).length, i, got[row * q_row + i], expected[i]);
+                return fmt::format("layer {}, sequence {} of {} tokens, element {}: got {}, expected {}", layer,
+                                   part.sequence.value, reference.at(part.sequence).length, i, got[row * q_row + i],
+                                   expected[i]);
             }
         }
         row += part.tokens;
@@ -54,7 +56,12 @@ std::string check_layer(ReferenceCache& reference, const ModelSpec& spec, int la
 }
 
 ModelSpec make_spec(int layers, int query_heads, int kv_heads, int head_dim, Dtype dtype) {
-    ModelSpec spec{.name = "test", .layers = {}, .query_heads = query_heads, .kv_heads = kv_heads, .head_dim = head_dim, .dtype = dtype,
+    ModelSpec spec{.name = "test",
+                   .layers = {},
+                   .query_heads = query_heads,
+                   .kv_heads = kv_heads,
+                   .head_dim = head_dim,
+                   .dtype = dtype,
                    .scale = 1 / std::sqrt(head_dim)};
     for (int i = 0; i < layers; ++i) spec.layers.push_back({i, 0, 0});
     return validated(spec).value();

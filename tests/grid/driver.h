@@ -11,8 +11,8 @@ namespace kvgrid::tests {
 
 // One part of a step, with its random tensors for one layer.
 struct LayerTensors {
-    std::vector<float> q, k, v;         // all parts, as one call carries them
-    std::vector<std::byte> bytes;       // q | k | v in the model's dtype
+    std::vector<float> q, k, v;    // all parts, as one call carries them
+    std::vector<std::byte> bytes;  // q | k | v in the model's dtype
 };
 
 // Random tensors for a layer of a step over `tokens` tokens.

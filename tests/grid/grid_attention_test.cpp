@@ -21,9 +21,7 @@ constexpr std::uint64_t kMemory = 64 << 20;
 
 class Grids : public testing::TestWithParam<GridShape> {
   protected:
-    Grids() : grid_(GetParam().workers(), kMemory) {
-        SCOPED_TRACE(fmt::format("seed {}", kSeed));
-    }
+    Grids() : grid_(GetParam().workers(), kMemory) { SCOPED_TRACE(fmt::format("seed {}", kSeed)); }
 
     void add(ModelSpec spec) {
         spec_ = std::move(spec);
@@ -51,9 +49,11 @@ class Grids : public testing::TestWithParam<GridShape> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Grids,
-                         testing::Values(GridShape{1, 1}, GridShape{1, 2}, GridShape{2, 1}, GridShape{2, 2}, GridShape{3, 1},
-                                         GridShape{1, 3}, GridShape{1, 5}),
-                         [](const auto& shape) { return fmt::format("{}x{}", shape.param.head_parts, shape.param.sequence_parts); });
+                         testing::Values(GridShape{1, 1}, GridShape{1, 2}, GridShape{2, 1}, GridShape{2, 2},
+                                         GridShape{3, 1}, GridShape{1, 3}, GridShape{1, 5}),
+                         [](const auto& shape) {
+                             return fmt::format("{}x{}", shape.param.head_parts, shape.param.sequence_parts);
+                         });
 
 TEST_P(Grids, AnswerExactlyForEveryGroupOfHeads) {
     for (int group : {1, 3, 4, 7, 8}) {
@@ -66,7 +66,8 @@ TEST_P(Grids, AnswerExactlyForEveryGroupOfHeads) {
         ASSERT_TRUE(grid_.submit(OpenSequence{id, model, {}}).status.ok());
         reference.open(id, {});
         for (int tokens : {70, 1, 1, 58, 1}) {  // a chunk over a page border, then decodes up to and over the next
-            EXPECT_EQ(run_step(grid_, reference, model, spec, {{id, tokens}}, StepKind::attend, random_), "") << "group " << group;
+            EXPECT_EQ(run_step(grid_, reference, model, spec, {{id, tokens}}, StepKind::attend, random_), "")
+                << "group " << group;
         }
     }
     EXPECT_EQ(grid_.violation(), "");
@@ -96,7 +97,8 @@ TEST_P(Grids, TakeRaggedBatchesOfChunksAndDecodes) {
 TEST_P(Grids, KeepForksApart) {
     add(make_spec(2, uneven_kv_heads(), uneven_kv_heads(), 32, Dtype::f32));
     open(1);
-    EXPECT_EQ(step({{SequenceId{1}, 100}}), "");  // the second page is partly filled: it is copied when one of the two writes
+    EXPECT_EQ(step({{SequenceId{1}, 100}}),
+              "");  // the second page is partly filled: it is copied when one of the two writes
     ASSERT_TRUE(grid_.submit(ForkSequence{SequenceId{1}, SequenceId{2}}).status.ok());
     reference_->fork(SequenceId{1}, SequenceId{2});
     EXPECT_EQ(step({{SequenceId{1}, 3}}), "");
@@ -104,7 +106,8 @@ TEST_P(Grids, KeepForksApart) {
     EXPECT_EQ(step({{SequenceId{1}, 1}, {SequenceId{2}, 1}}), "");
     EXPECT_EQ(grid_.violation(), "");
     for (std::uint64_t id : {1, 2}) ASSERT_TRUE(grid_.submit(worker::CloseSequence{SequenceId{id}}).status.ok());
-    for (const auto& rank : grid_.submit(worker::ReportOccupancy{}).by_rank) EXPECT_EQ(rank[0].pages.free, rank[0].pages.capacity);
+    for (const auto& rank : grid_.submit(worker::ReportOccupancy{}).by_rank)
+        EXPECT_EQ(rank[0].pages.free, rank[0].pages.capacity);
 }
 
 TEST_P(Grids, LetASlidingWindowPassAndGiveItsPagesBack) {
@@ -132,7 +135,8 @@ TEST_P(Grids, ShareLayersAndHideWhatIsNotThereYet) {
     open(1);
     open(2);
     for (int i = 0; i < 70; ++i) EXPECT_EQ(step({{SequenceId{1}, 1}, {SequenceId{2}, 1}}), "") << i;
-    auto [id, refused] = grid_.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{1}, 2}}});
+    auto [id, refused] =
+        grid_.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{1}, 2}}});
     EXPECT_EQ(refused.status.error(), Errc::unsupported);
     EXPECT_EQ(grid_.violation(), "");
 }
@@ -198,8 +202,10 @@ TEST_P(Grids, LeaveTheSequenceAsItWasWhenAStepIsAborted) {
     reference_->fork(SequenceId{1}, SequenceId{2});
     const auto before = grid_.submit(worker::ReportOccupancy{}).by_rank;
     for (int layers : {0, 1, 2}) {
-        EXPECT_EQ(run_step(grid_, *reference_, kModel, spec_, {{SequenceId{1}, 150}, {SequenceId{2}, 1}}, StepKind::attend, random_,
-                           /*commit=*/false, layers), "");
+        EXPECT_EQ(run_step(grid_, *reference_, kModel, spec_, {{SequenceId{1}, 150}, {SequenceId{2}, 1}},
+                           StepKind::attend, random_,
+                           /*commit=*/false, layers),
+                  "");
         const auto after = grid_.submit(worker::ReportOccupancy{}).by_rank;
         for (int rank = 0; rank < grid_.rank_count(); ++rank) {
             EXPECT_EQ(after[rank][0].pages.free, before[rank][0].pages.free);

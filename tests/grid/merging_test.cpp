@@ -28,7 +28,8 @@ TEST(Merging, ConcurrentClientsShareOperationsAndGetTheirOwnRows) {
         reference.open(id, {});
         EXPECT_EQ(run_step(grid, reference, kModel, spec, {{id, 20 + 30 * c}}, StepKind::attend, random), "");
         tokens[c] = c == 5 ? 300 : 1 + c % 3;  // one is too large to be merged
-        auto [step, begun] = grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{id, tokens[c]}}}, c);
+        auto [step, begun] =
+            grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{id, tokens[c]}}}, c);
         ASSERT_TRUE(begun.status.ok());
         steps[c] = step;
     }
@@ -40,9 +41,10 @@ TEST(Merging, ConcurrentClientsShareOperationsAndGetTheirOwnRows) {
         grid.lead().layer(steps[client], layer, comm::Payload::copy_of(tensors.bytes),
                           [&, client, layer, tensors](worker::OperationResult result) {
                               const SequenceId id{static_cast<std::uint64_t>(client + 1)};
-                              wrong[client] += result.status ? check_layer(reference, spec, layer, tensors, {{id, tokens[client]}},
-                                                                           StepKind::attend, result.tensors.bytes())
-                                                             : result.status.error().to_string();
+                              wrong[client] +=
+                                  result.status ? check_layer(reference, spec, layer, tensors, {{id, tokens[client]}},
+                                                              StepKind::attend, result.tensors.bytes())
+                                                : result.status.error().to_string();
                               if (layer + 1 < spec.layer_count()) return call(client, layer + 1);
                               ++finished;
                           });

@@ -26,7 +26,10 @@ constexpr std::chrono::seconds kPatience{60};
 class MpiGrid {
   public:
     MpiGrid(std::unique_ptr<comm::Collective> collective, const ModelSpec& spec, const GridShape& shape)
-        : collective_(std::move(collective)), spec_(spec), shape_(shape), shard_(collective_->rank(), 64 << 20, threads_),
+        : collective_(std::move(collective)),
+          spec_(spec),
+          shape_(shape),
+          shard_(collective_->rank(), 64 << 20, threads_),
           executor_(shard_, *collective_, kPatience) {
         submit(worker::AddModel{kModel, spec, shape, 0}).status.value();
     }
@@ -85,7 +88,8 @@ std::string exercise(comm::MpiWorld& world, const GridShape& shape, Generation g
     std::mt19937 random(17);
     const SequenceId a{1}, b{2}, c{3};
     std::string wrong;
-    const auto step = [&](std::vector<worker::StreamTable::Part> parts, StepKind kind = StepKind::attend, bool commit = true) {
+    const auto step = [&](std::vector<worker::StreamTable::Part> parts, StepKind kind = StepKind::attend,
+                          bool commit = true) {
         if (wrong.empty()) wrong = run_step(grid, reference, kModel, spec, parts, kind, random, commit);
     };
     for (SequenceId id : {a, b}) {

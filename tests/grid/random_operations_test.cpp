@@ -35,7 +35,10 @@ Scenario scenario(unsigned seed) {
 class Walk {
   public:
     explicit Walk(unsigned seed)
-        : scenario_(scenario(seed)), random_(seed), grid_(scenario_.shape.workers(), 64 << 20), reference_(scenario_.spec) {
+        : scenario_(scenario(seed)),
+          random_(seed),
+          grid_(scenario_.shape.workers(), 64 << 20),
+          reference_(scenario_.spec) {
         EXPECT_TRUE(grid_.submit(worker::AddModel{kModel, scenario_.spec, scenario_.shape, 0}).status.ok());
     }
 
@@ -60,14 +63,22 @@ class Walk {
     void one() {
         if (reference_.sequences().empty()) return open();
         switch (up_to(9)) {
-            case 0: return open();
-            case 1: return fork();
-            case 2: return truncate();
-            case 3: return set_window();
-            case 4: return close();
-            case 5: return read();
-            case 6: return step(/*commit=*/false);
-            default: return step(/*commit=*/true);
+            case 0:
+                return open();
+            case 1:
+                return fork();
+            case 2:
+                return truncate();
+            case 3:
+                return set_window();
+            case 4:
+                return close();
+            case 5:
+                return read();
+            case 6:
+                return step(/*commit=*/false);
+            default:
+                return step(/*commit=*/true);
         }
     }
 

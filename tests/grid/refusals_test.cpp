@@ -33,7 +33,9 @@ class Refusals : public testing::Test {
         const auto [step, result] = grid_.begin(begin(std::move(parts)));
         return result.status.ok() ? Errc{} : result.status.error().code;
     }
-    std::vector<std::byte> tensors(int layer, int tokens) { return random_layer(random_, spec_, layer, tokens, StepKind::attend).bytes; }
+    std::vector<std::byte> tensors(int layer, int tokens) {
+        return random_layer(random_, spec_, layer, tokens, StepKind::attend).bytes;
+    }
     std::uint64_t free_pages() {
         std::uint64_t free = 0;
         for (const auto& rank : grid_.submit(worker::ReportOccupancy{}).by_rank) free += rank[0].pages.free;
@@ -50,7 +52,8 @@ TEST_F(Refusals, AStepThatCannotFitTakesNothingAndSaysWhatWouldFit) {
     const std::uint64_t free = free_pages();
     const auto [step, result] = grid_.begin(begin({{SequenceId{1}, 8 * 64 + 1}}));
     ASSERT_EQ(result.status.error(), Errc::no_room);
-    EXPECT_NE(result.status.error().message.find("at most 512 new tokens"), std::string::npos) << result.status.error().message;
+    EXPECT_NE(result.status.error().message.find("at most 512 new tokens"), std::string::npos)
+        << result.status.error().message;
     EXPECT_EQ(free_pages(), free);
     EXPECT_EQ(run_step(grid_, reference_, kModel, spec_, {{SequenceId{1}, 512}}, StepKind::attend, random_), "");
     EXPECT_EQ(free_pages(), 0u);
@@ -65,7 +68,8 @@ TEST_F(Refusals, BadStepsAreNamed) {
     EXPECT_EQ(begin_error({{SequenceId{1}, 1}, {SequenceId{1}, 1}}), Errc::invalid_argument);
     EXPECT_EQ(begin_error({{SequenceId{3}, 1}}), Errc::not_found);
     EXPECT_EQ(begin_error({{SequenceId{1}, 1 << 30}}), Errc::invalid_argument);
-    EXPECT_EQ(grid_.begin({.step = {}, .model = ModelId{9}, .kind = StepKind::attend, .parts = {{SequenceId{1}, 1}}}).second.status.error(),
+    EXPECT_EQ(grid_.begin({.step = {}, .model = ModelId{9}, .kind = StepKind::attend, .parts = {{SequenceId{1}, 1}}})
+                  .second.status.error(),
               Errc::not_found);
     EXPECT_EQ(free_pages(), 32u);
 }
@@ -118,7 +122,8 @@ TEST_F(Refusals, SequencesAndModelsAreKnownOrRefused) {
 TEST_F(Refusals, WhatLeftTheWindowCannotBeSeenAgain) {
     ASSERT_TRUE(grid_.submit(worker::SetWindow{SequenceId{1}, {64, 0}}).status.ok());
     reference_.at(SequenceId{1}).window = {64, 0};
-    for (int i = 0; i < 4; ++i) EXPECT_EQ(run_step(grid_, reference_, kModel, spec_, {{SequenceId{1}, 100}}, StepKind::attend, random_), "");
+    for (int i = 0; i < 4; ++i)
+        EXPECT_EQ(run_step(grid_, reference_, kModel, spec_, {{SequenceId{1}, 100}}, StepKind::attend, random_), "");
     EXPECT_EQ(grid_.submit(worker::SetWindow{SequenceId{1}, {0, 0}}).status.error(), Errc::wrong_state);
     EXPECT_EQ(grid_.submit(worker::SetWindow{SequenceId{1}, {400, 0}}).status.error(), Errc::wrong_state);
     EXPECT_EQ(grid_.submit(worker::SetWindow{SequenceId{1}, {64, 1}}).status.error(), Errc::wrong_state);
@@ -127,7 +132,8 @@ TEST_F(Refusals, WhatLeftTheWindowCannotBeSeenAgain) {
     EXPECT_TRUE(grid_.submit(worker::SetWindow{SequenceId{1}, {10, 0}}).status.ok());
     EXPECT_TRUE(grid_.submit(worker::TruncateSequence{SequenceId{1}, 394}).status.ok());
     EXPECT_EQ(grid_.submit(worker::TruncateSequence{SequenceId{1}, 200}).status.error(), Errc::wrong_state);
-    EXPECT_TRUE(grid_.submit(worker::TruncateSequence{SequenceId{1}, 0}).status.ok());  // nothing is needed of what is gone
+    EXPECT_TRUE(
+        grid_.submit(worker::TruncateSequence{SequenceId{1}, 0}).status.ok());  // nothing is needed of what is gone
 }
 
 TEST_F(Refusals, AVanishedOwnersStepsAreAborted) {
@@ -146,7 +152,8 @@ TEST_F(Refusals, AVanishedOwnersStepsAreAborted) {
 TEST_F(Refusals, AnOwnerLostWhileItsStepBeginsLeavesNothing) {
     const std::uint64_t free = free_pages();
     bool begun = false;
-    grid_.lead().begin(begin({{SequenceId{1}, 100}}), /*owner=*/11, [&](StepId, worker::OperationResult) { begun = true; });
+    grid_.lead().begin(begin({{SequenceId{1}, 100}}), /*owner=*/11,
+                       [&](StepId, worker::OperationResult) { begun = true; });
     grid_.lead().owner_lost(11);
     grid_.wait_for([&] { return begun; });
     EXPECT_EQ(free_pages(), free);

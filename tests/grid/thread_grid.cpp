@@ -71,7 +71,8 @@ void ThreadGrid::post(std::function<void()> work) {
 void ThreadGrid::wait_for(const std::function<bool()>& condition) {
     while (!condition()) {
         std::unique_lock lock(mutex_);
-        if (!posted_.wait_for(lock, kPatience, [this] { return !work_.empty(); })) throw std::runtime_error("the grid hangs");
+        if (!posted_.wait_for(lock, kPatience, [this] { return !work_.empty(); }))
+            throw std::runtime_error("the grid hangs");
         auto work = std::move(work_.front());
         work_.pop_front();
         lock.unlock();
@@ -95,7 +96,8 @@ std::pair<StepId, OperationResult> ThreadGrid::begin(worker::BeginStep begin, wo
 
 OperationResult ThreadGrid::layer(StepId step, int layer, std::vector<std::byte> tensors) {
     std::optional<OperationResult> result;
-    lead_->layer(step, layer, comm::Payload::own(std::move(tensors)), [&](OperationResult done) { result = std::move(done); });
+    lead_->layer(step, layer, comm::Payload::own(std::move(tensors)),
+                 [&](OperationResult done) { result = std::move(done); });
     wait_for([&] { return result.has_value(); });
     return std::move(*result);
 }
@@ -123,8 +125,8 @@ std::string ThreadGrid::violation() {
             for (const auto& report : rank->shard->report()) {
                 const auto& pages = report.pages;
                 if (pages.conserved() && rank->shard->find_model(report.model)->pool->recount_agrees()) continue;
-                wrong = fmt::format("rank {}: {} free + {} used + {} reserved of {}", rank->collective->rank(), pages.free, pages.used,
-                                    pages.reserved, pages.capacity);
+                wrong = fmt::format("rank {}: {} free + {} used + {} reserved of {}", rank->collective->rank(),
+                                    pages.free, pages.used, pages.reserved, pages.capacity);
             }
             answer.set_value(wrong);
         });

@@ -211,13 +211,12 @@ TEST_F(RpcFailure, BytesOverTheBoundAreBusyUntilOthersHaveGone) {
     auto waiting = [&](Deadline deadline) {
         return channel.call(MessageType::layer, 0, "", payload_of(9'000, 1), deadline);
     };
-    auto first = begin(channel, deadline_in(milliseconds(40)));
+    std::promise<Errc> kept;
+    channel.call(MessageType::layer, 0, "", payload_of(9'000, 1), deadline_in(milliseconds(40)),
+                 [&](Result<Frame> result) { kept.set_value(result.error().code); });
 
-    auto kept = std::async(std::launch::async, [&] { return waiting(deadline_in(milliseconds(40))); });
-    while (waiting(deadline_in(milliseconds(1))).error() != Errc::busy) std::this_thread::yield();
-
-    EXPECT_EQ(kept.get().error(), Errc::unavailable);
-    EXPECT_EQ(first.get().error(), Errc::unavailable);
+    EXPECT_EQ(waiting(deadline_in(milliseconds(1))).error(), Errc::busy);
+    EXPECT_EQ(kept.get_future().get(), Errc::unavailable);
     EXPECT_EQ(waiting(deadline_in(milliseconds(1))).error(), Errc::unavailable);
 }
 

@@ -90,8 +90,8 @@ TEST(Admission, WithWindowsThePagesAreEnoughAtEveryLengthOnTheWay) {
         const ModelSpec spec = random_spec(random, true);
         const GridShape grid = random_grid(random, spec);
         const std::int64_t window = below(random, 2) ? 1 + below(random, 200) : 0;
-        const ExpectedSequence expected{
-            .tokens = 1 + below(random, 600), .window = {window, window > 0 ? below(random, 100) : 0}};
+        const ExpectedSequence expected{.tokens = 1 + below(random, 600),
+                                        .window = {window, window > 0 ? below(random, 100) : 0}};
         const int rank = below(random, grid.workers());
         const int spread = below(random, grid.sequence_parts);
         const std::int64_t needed = pages_needed(spec, grid, grid.head_part(rank), expected);

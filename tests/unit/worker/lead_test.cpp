@@ -24,8 +24,13 @@ struct RememberingLinks final : GridLinks {
 };
 
 ModelSpec spec_of(int query_heads, int kv_heads) {
-    ModelSpec spec{.name = "m", .layers = {{0}, {1}}, .query_heads = query_heads, .kv_heads = kv_heads, .head_dim = 32,
-                   .dtype = Dtype::f32, .scale = 1};
+    ModelSpec spec{.name = "m",
+                   .layers = {{0}, {1}},
+                   .query_heads = query_heads,
+                   .kv_heads = kv_heads,
+                   .head_dim = 32,
+                   .dtype = Dtype::f32,
+                   .scale = 1};
     return validated(spec).value();
 }
 
@@ -41,8 +46,8 @@ struct LeadTest : testing::Test {
     }
     StepId begin(std::uint64_t sequence, int tokens, Lead::Owner owner = 1) {
         StepId id;
-        lead.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{sequence}, tokens}}}, owner,
-                   [&](StepId step, OperationResult) { id = step; });
+        lead.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{sequence}, tokens}}},
+                   owner, [&](StepId step, OperationResult) { id = step; });
         lead.completed(++number, {});
         return id;
     }
@@ -78,8 +83,11 @@ TEST_F(LeadTest, AFullQueueIsBusyButStepsCanAlwaysEnd) {
     const StepId step = begin(1, 1);
     const std::size_t sent_before = links.sent[0].size();
     std::size_t busy = 0;
-    const auto count_busy = [&](OperationResult result) { busy += !result.status && result.status.error() == Errc::busy; };
-    for (std::size_t i = 0; i < Lead::kQueueMax + Lead::kInFlightMax + 3; ++i) lead.submit(CloseSequence{SequenceId{1}}, count_busy);
+    const auto count_busy = [&](OperationResult result) {
+        busy += !result.status && result.status.error() == Errc::busy;
+    };
+    for (std::size_t i = 0; i < Lead::kQueueMax + Lead::kInFlightMax + 3; ++i)
+        lead.submit(CloseSequence{SequenceId{1}}, count_busy);
     EXPECT_EQ(busy, 3u);
     lead.abort(step, count_busy);
     EXPECT_EQ(busy, 3u);
@@ -130,7 +138,8 @@ TEST_F(LeadTest, EachRankGetsItsHeads) {
     std::vector<std::byte> bytes;
     const auto mark = [&](int heads, int base) {
         for (int token = 0; token < 2; ++token) {
-            for (int head = 0; head < heads; ++head) bytes.insert(bytes.end(), spec.row_bytes(), std::byte(base + 10 * token + head));
+            for (int head = 0; head < heads; ++head)
+                bytes.insert(bytes.end(), spec.row_bytes(), std::byte(base + 10 * token + head));
         }
     };
     mark(6, 0), mark(3, 100), mark(3, 200);
@@ -138,7 +147,8 @@ TEST_F(LeadTest, EachRankGetsItsHeads) {
     const auto heads_of = [&](int rank) {
         std::vector<int> heads;
         const auto sent = links.sent[rank].back().tensors.bytes();
-        for (std::size_t at = 0; at < sent.size(); at += spec.row_bytes()) heads.push_back(std::to_integer<int>(sent[at]));
+        for (std::size_t at = 0; at < sent.size(); at += spec.row_bytes())
+            heads.push_back(std::to_integer<int>(sent[at]));
         return heads;
     };
     // Head part 0 (ranks 0, 1) has KV heads 0 and 1, so query heads 0 to 3; head part 1 (ranks 2, 3) has KV head 2.

@@ -18,25 +18,31 @@ comm::Frame frame_of(const Operation& operation) {
 }
 
 ModelSpec small_spec() {
-    ModelSpec spec{.name = "m", .layers = {{0, 100, 4}, {0, 0, 0}}, .query_heads = 4, .kv_heads = 2, .head_dim = 64,
-                   .dtype = Dtype::bf16, .scale = 0.125};
+    ModelSpec spec{.name = "m",
+                   .layers = {{0, 100, 4}, {0, 0, 0}},
+                   .query_heads = 4,
+                   .kv_heads = 2,
+                   .head_dim = 64,
+                   .dtype = Dtype::bf16,
+                   .scale = 0.125};
     return validated(spec).value();
 }
 
 TEST(OperationWire, EveryKindComesBack) {
-    const OperationBody bodies[] = {AddModel{ModelId{3}, small_spec(), {2, 1}, 12345},
-                                    OpenSequence{SequenceId{4}, ModelId{3}, {10, 2}},
-                                    ForkSequence{SequenceId{4}, SequenceId{5}},
-                                    CloseSequence{SequenceId{4}},
-                                    TruncateSequence{SequenceId{4}, 77},
-                                    SetWindow{SequenceId{4}, {9, 1}},
-                                    BeginStep{StepId{8}, ModelId{3}, StepKind::write, {{SequenceId{4}, 5}, {SequenceId{6}, 7}}},
-                                    RunLayer{{StepId{8}, StepId{9}}, 13},
-                                    CommitStep{StepId{8}},
-                                    AbortStep{StepId{9}},
-                                    ReadKv{SequenceId{4}, 1, 100, 20},
-                                    InspectSequence{SequenceId{4}},
-                                    ReportOccupancy{}};
+    const OperationBody bodies[] = {
+        AddModel{ModelId{3}, small_spec(), {2, 1}, 12345},
+        OpenSequence{SequenceId{4}, ModelId{3}, {10, 2}},
+        ForkSequence{SequenceId{4}, SequenceId{5}},
+        CloseSequence{SequenceId{4}},
+        TruncateSequence{SequenceId{4}, 77},
+        SetWindow{SequenceId{4}, {9, 1}},
+        BeginStep{StepId{8}, ModelId{3}, StepKind::write, {{SequenceId{4}, 5}, {SequenceId{6}, 7}}},
+        RunLayer{{StepId{8}, StepId{9}}, 13},
+        CommitStep{StepId{8}},
+        AbortStep{StepId{9}},
+        ReadKv{SequenceId{4}, 1, 100, 20},
+        InspectSequence{SequenceId{4}},
+        ReportOccupancy{}};
     std::uint64_t number = 40;
     for (const OperationBody& body : bodies) {
         const Operation sent{++number, body, comm::Payload::own(std::vector<std::byte>(3))};
@@ -45,7 +51,8 @@ TEST(OperationWire, EveryKindComesBack) {
         EXPECT_EQ(read->number, number);
         EXPECT_EQ(read->body.index(), body.index());
         EXPECT_EQ(read->tensors.size(), 3u);
-        EXPECT_EQ(pack_operation(*read), pack_operation(sent));  // every field: none would be written back if it were lost
+        EXPECT_EQ(pack_operation(*read),
+                  pack_operation(sent));  // every field: none would be written back if it were lost
     }
     const auto begin = std::get<BeginStep>(unpack_operation(frame_of({1, bodies[6], {}}))->body);
     EXPECT_EQ(begin.step, StepId{8});

@@ -72,7 +72,8 @@ TEST(PagePool, RandomUseIsConserved) {
         };
         switch (random() % 5) {
             case 0:
-                if (auto pages = pool->reserve(random() % 9)) reserved.insert(reserved.end(), pages->begin(), pages->end());
+                if (auto pages = pool->reserve(random() % 9))
+                    reserved.insert(reserved.end(), pages->begin(), pages->end());
                 break;
             case 1:
                 if (!reserved.empty()) pool->commit(used.emplace_back(pick(reserved)));

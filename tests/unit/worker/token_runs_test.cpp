@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "worker/token_runs.h"
 #include "core/window.h"
+#include "worker/token_runs.h"
 
 namespace kvgrid::worker {
 namespace {
@@ -37,8 +37,9 @@ TEST(Windows, KeepEveryTokenThatALaterQuerySees) {
         for (std::int64_t length = 0; length < 400; ++length) {
             const std::int64_t kept = first_kept_token({tokens, 0}, length);
             EXPECT_EQ(kept % kPageTokens, 0);
-            EXPECT_LE(kept, std::max<std::int64_t>(0, length - tokens + 1));  // the query at `length` sees tokens after length - tokens
-            EXPECT_LE(kept, length / kPageTokens * kPageTokens);              // the page that is being filled stays
+            EXPECT_LE(kept, std::max<std::int64_t>(
+                                0, length - tokens + 1));  // the query at `length` sees tokens after length - tokens
+            EXPECT_LE(kept, length / kPageTokens * kPageTokens);  // the page that is being filled stays
         }
     }
 }
@@ -56,8 +57,12 @@ TEST(Windows, TheSmallerOneCountsWithItsSinks) {
 }
 
 TEST(Windows, AKvLayerKeepsWhatItsWidestReaderSees) {
-    ModelSpec spec{.name = "w", .layers = {{0, 50, 2}, {0, 80, 1}, {2, 30, 0}, {2, 0, 0}}, .query_heads = 1, .kv_heads = 1,
-                   .head_dim = 32, .scale = 1};
+    ModelSpec spec{.name = "w",
+                   .layers = {{0, 50, 2}, {0, 80, 1}, {2, 30, 0}, {2, 0, 0}},
+                   .query_heads = 1,
+                   .kv_heads = 1,
+                   .head_dim = 32,
+                   .scale = 1};
     EXPECT_EQ(window_of_kv_layer(spec, 0, {}).tokens, 80);
     EXPECT_EQ(window_of_kv_layer(spec, 0, {}).sinks, 2);
     EXPECT_FALSE(window_of_kv_layer(spec, 2, {}).slides());  // one reader sees everything
