@@ -17,12 +17,6 @@ OperationResult refused(Error error) {
     return result;
 }
 
-int layer_after(const ModelSpec& spec, StepKind kind, int layer) {
-    ++layer;
-    while (kind == StepKind::write && layer < spec.layer_count() && !spec.owns_kv(layer)) ++layer;
-    return layer;
-}
-
 }  // namespace
 
 Lead::Lead(GridLinks& links) : links_(links) {}
@@ -64,21 +58,13 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
 
 Result<Lead::OpenStep*> Lead::find_step(StepId id) {
     const auto found = steps_.find(id);
-    if (found == steps_.end()) {
-        return {Errc::not_found,
-                fmt::format("step {} is not open: it was committed, aborted, or lost with its grid", id.value)};
-    }
+    if (found == steps_.end()) return no_such_step(id);
     return &found->second;
 }
 
 Status Lead::check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const {
     const ModelSpec& spec = models_.at(step.model).spec;
-    if (layer != step.next_layer || layer == spec.layer_count()) {
-        return {Errc::wrong_state,
-                step.next_layer == spec.layer_count()
-                    ? fmt::format("layer {} of step {}: all layers are done; commit or abort it", layer, id.value)
-                    : fmt::format("layer {} of step {}: layer {} comes next", layer, id.value, step.next_layer)};
-    }
+    if (Status next = check_layer_order(spec, id, layer, step.next_layer); !next) return next;
     const std::size_t expected =
         call_tensor_bytes(spec, step.kind == StepKind::attend, spec.owns_kv(layer), step.tokens);
     if (tensor_bytes != expected) {
@@ -104,12 +90,8 @@ void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
 void Lead::commit(StepId id, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
-    const int layers = models_.at((*step)->model).spec.layer_count();
-    if ((*step)->next_layer != layers) {
-        return done(
-            refused({Errc::wrong_state, fmt::format("step {} cannot be committed: layer {} comes next; run it or abort",
-                                                    id.value, (*step)->next_layer)}));
-    }
+    const Status complete = check_all_layers_done(models_.at((*step)->model).spec, id, (*step)->next_layer);
+    if (!complete) return done(refused(complete.error()));
     steps_.erase(id);
     enqueue({.body = CommitStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
 }

@@ -12,14 +12,10 @@
 #include "kernels/attention.h"
 #include "kernels/thread_pool.h"
 #include "worker/page_pool.h"
+#include "worker/step.h"
 #include "worker/stream_table.h"
 
 namespace kvgrid::worker {
-
-enum class StepKind {
-    attend,  // each layer in order, with q
-    write,   // each layer that owns KV in order, without q
-};
 
 // A model on this shard: its geometry, how it is split, its pages and sequences.
 struct ShardModel {
@@ -111,7 +107,6 @@ class Shard {
     Result<ShardModel*> model_of_open(SequenceId id);
     Status check_begin(const BeginStep& request) const;
     Status check_layer(const ShardLayer& call) const;
-    static int layer_after(const ShardModel& model, StepKind kind, int layer);
     void append_layer(ShardModel& model, const ShardLayer& call);
     void attend_layer(ShardModel& model, const ShardLayer& call);
     std::size_t stream_index(const ShardModel& model, int layer, int head) const;
