@@ -18,17 +18,28 @@ using Act = Status (*)(DemoStage&);
 using Seconds = std::chrono::duration<double>;
 using Summary = std::vector<std::pair<std::string, std::string>>;
 
-// In the tree from which this program was built, or beside it where it was installed.
-Result<std::filesystem::path> find_trace() {
-    constexpr const char* kName = "smollm2_135m_instruct.safetensors";
+constexpr const char* kTraceName = "smollm2_135m_instruct.safetensors";
+
+// In this folder or one above it.
+std::optional<std::filesystem::path> find_trace_above(std::filesystem::path folder) {
     std::error_code error;
-    std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
     for (; folder.has_relative_path(); folder = folder.parent_path()) {
         for (const char* place : {"tests/data", "share/kvgrid"}) {
-            if (std::filesystem::exists(folder / place / kName, error)) return folder / place / kName;
+            if (std::filesystem::exists(folder / place / kTraceName, error)) return folder / place / kTraceName;
         }
     }
-    return {Errc::not_found, fmt::format("no {} above this program: name a trace with --trace", kName)};
+    return std::nullopt;
+}
+
+// Beside this program, built or installed, or in the tree that the user is in.
+Result<std::filesystem::path> find_trace() {
+    std::error_code error;
+    for (const auto& folder :
+         {std::filesystem::read_symlink("/proc/self/exe", error).parent_path(), std::filesystem::current_path(error)}) {
+        if (auto found = find_trace_above(folder)) return *std::move(found);
+    }
+    return {Errc::not_found,
+            fmt::format("no {} above this program or this folder: name a trace with --trace", kTraceName)};
 }
 
 Result<analysis::Trace> load_trace(const std::filesystem::path& named) {

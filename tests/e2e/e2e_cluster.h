@@ -1,7 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "analysis/trace.h"
 #include "client/cli/local_cluster.h"
@@ -23,7 +25,7 @@ class E2eCluster {
     cli::LocalCluster& cluster() { return *cluster_; }
 
   private:
-    void expect_clean_log(const std::string& name) const;
+    void expect_log_without(const std::string& name, const std::vector<std::string>& reports) const;
 
     cli::TemporaryDirectory directory_;
     std::optional<cli::LocalCluster> cluster_;
