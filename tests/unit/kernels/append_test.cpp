@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/append.h"
-#include "test_seed.h"
+#include "tests/unit/kernels/test_seed.h"
 
 namespace kvgrid::kernels {
 namespace {

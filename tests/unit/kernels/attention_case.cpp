@@ -1,4 +1,4 @@
-#include "attention_case.h"
+#include "tests/unit/kernels/attention_case.h"
 
 #include <gtest/gtest.h>
 

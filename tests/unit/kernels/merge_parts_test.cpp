@@ -15,9 +15,9 @@
 #include <stdexcept>
 #include <vector>
 
-#include "attention_case.h"
 #include "kernels/simd_targets.h"
-#include "test_seed.h"
+#include "tests/unit/kernels/attention_case.h"
+#include "tests/unit/kernels/test_seed.h"
 // The targets' list comes first.
 #include "hwy/highway.h"
 

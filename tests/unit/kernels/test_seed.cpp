@@ -1,4 +1,4 @@
-#include "test_seed.h"
+#include "tests/unit/kernels/test_seed.h"
 
 #include <cstdlib>
 #include <iostream>
