@@ -5,9 +5,9 @@
 #include <cmath>
 #include <limits>
 
-#include "client/cli/deviation.h"
-#include "client/cli/exact_attention.h"
 #include "client/cli/latencies.h"
+#include "client/cli/replay/deviation.h"
+#include "client/cli/replay/exact_attention.h"
 
 namespace kvgrid::cli {
 namespace {

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "client/cli/available_memory.h"
-#include "client/cli/demo_plan.h"
-#include "client/cli/open_mpi.h"
+#include "client/cli/demo/available_memory.h"
+#include "client/cli/demo/demo_plan.h"
+#include "client/cli/local/open_mpi.h"
 
 namespace kvgrid::cli {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "client/cli/occupancy_text.h"
 #include "client/cli/progress.h"
-#include "client/cli/replay_text.h"
+#include "client/cli/replay/replay_text.h"
 
 namespace kvgrid::cli {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cstdio>
 
-#include "client/cli/local_cluster.h"
+#include "client/cli/local/local_cluster.h"
 
 int main() {
     const auto cluster = kvgrid::cli::LocalCluster::start({.workers = 2, .state_dir = {}, .interrupted = {}});

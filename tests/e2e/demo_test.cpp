@@ -6,9 +6,9 @@
 #include <iterator>
 #include <thread>
 
-#include "client/cli/child_process.h"
-#include "client/cli/process_scan.h"
-#include "client/cli/text_file.h"
+#include "client/cli/local/child_process.h"
+#include "client/cli/local/process_scan.h"
+#include "client/cli/local/text_file.h"
 #include "tests/e2e/e2e_cluster.h"
 
 namespace kvgrid::e2e {

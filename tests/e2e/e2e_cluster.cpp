@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "client/cli/process_scan.h"
+#include "client/cli/local/process_scan.h"
 
 namespace kvgrid::e2e {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "analysis/trace.h"
-#include "client/cli/local_cluster.h"
-#include "client/cli/temporary_directory.h"
+#include "client/cli/local/local_cluster.h"
+#include "client/cli/local/temporary_directory.h"
 #include "client/kvgrid.h"
 
 namespace kvgrid::e2e {

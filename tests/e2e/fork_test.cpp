@@ -1,7 +1,7 @@
 // Branches of a sequence share pages until one of them writes, and every page comes back when all are closed.
 #include <gtest/gtest.h>
 
-#include "client/cli/long_context.h"
+#include "client/cli/demo/long_context.h"
 #include "client/cli/occupancy_text.h"
 #include "tests/e2e/e2e_cluster.h"
 

@@ -1,6 +1,6 @@
 // A cluster ends with whoever started it: asked to, or killed. Processes are looked for in /proc by the directory that only this
 // cluster's command lines have.
-#include "client/cli/local_cluster.h"
+#include "client/cli/local/local_cluster.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,8 +9,8 @@
 #include <fstream>
 #include <thread>
 
-#include "client/cli/process_scan.h"
-#include "client/cli/text_file.h"
+#include "client/cli/local/process_scan.h"
+#include "client/cli/local/text_file.h"
 #include "tests/e2e/e2e_cluster.h"
 
 namespace kvgrid::e2e {

@@ -1,10 +1,10 @@
 // A real model's q, k and v give the model's own attention output, however the cache is split and whatever its dtype. Every row is
-// checked against fp64 attention and against the recorded output; client/cli/replay.h derives the tolerances.
+// checked against fp64 attention and against the recorded output; client/cli/replay/replay.h derives the tolerances.
 #include <gtest/gtest.h>
 
 #include "client/cli/occupancy_text.h"
-#include "client/cli/replay.h"
-#include "client/cli/replay_text.h"
+#include "client/cli/replay/replay.h"
+#include "client/cli/replay/replay_text.h"
 #include "tests/e2e/e2e_cluster.h"
 
 namespace kvgrid::e2e {

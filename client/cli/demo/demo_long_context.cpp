@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "client/cli/demo_acts.h"
-#include "client/cli/deviation.h"
+#include "client/cli/demo/demo_acts.h"
+#include "client/cli/demo/long_context.h"
 #include "client/cli/latencies.h"
-#include "client/cli/long_context.h"
 #include "client/cli/occupancy_text.h"
+#include "client/cli/replay/deviation.h"
 #include "core/units.h"
 
 namespace kvgrid::cli {

@@ -1,13 +1,13 @@
-#include "client/cli/demo.h"
+#include "client/cli/demo/demo.h"
 
 #include <fmt/format.h>
 
 #include <cstdio>
 
-#include "client/cli/available_memory.h"
-#include "client/cli/demo_acts.h"
-#include "client/cli/local_cluster.h"
-#include "client/cli/process_scan.h"
+#include "client/cli/demo/available_memory.h"
+#include "client/cli/demo/demo_acts.h"
+#include "client/cli/local/local_cluster.h"
+#include "client/cli/local/process_scan.h"
 #include "core/units.h"
 
 namespace kvgrid::cli {

@@ -1,9 +1,9 @@
-#include "client/cli/replay.h"
+#include "client/cli/replay/replay.h"
 
 #include <algorithm>
 #include <chrono>
 
-#include "client/cli/exact_attention.h"
+#include "client/cli/replay/exact_attention.h"
 
 namespace kvgrid::cli {
 

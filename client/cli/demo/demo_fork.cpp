@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "client/cli/demo_acts.h"
-#include "client/cli/long_context.h"
+#include "client/cli/demo/demo_acts.h"
+#include "client/cli/demo/long_context.h"
 #include "client/cli/occupancy_text.h"
 
 namespace kvgrid::cli {

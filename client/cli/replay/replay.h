@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "analysis/trace.h"
-#include "client/cli/deviation.h"
+#include "client/cli/replay/deviation.h"
 #include "client/kvgrid.h"
 
 namespace kvgrid::cli {

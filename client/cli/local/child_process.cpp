@@ -1,4 +1,4 @@
-#include "client/cli/child_process.h"
+#include "client/cli/local/child_process.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

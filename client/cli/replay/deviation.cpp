@@ -1,4 +1,4 @@
-#include "client/cli/deviation.h"
+#include "client/cli/replay/deviation.h"
 
 #include <algorithm>
 #include <cmath>

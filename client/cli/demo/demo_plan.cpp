@@ -1,8 +1,8 @@
-#include "client/cli/demo_plan.h"
+#include "client/cli/demo/demo_plan.h"
 
 #include <fmt/format.h>
 
-#include "client/cli/replay.h"
+#include "client/cli/replay/replay.h"
 #include "core/units.h"
 
 namespace kvgrid::cli {

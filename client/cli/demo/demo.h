@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <functional>
 
-#include "client/cli/demo_plan.h"
+#include "client/cli/demo/demo_plan.h"
 #include "client/cli/progress.h"
 
 namespace kvgrid::cli {

@@ -8,8 +8,8 @@
 #include <optional>
 #include <string>
 
-#include "client/cli/child_process.h"
-#include "client/cli/temporary_directory.h"
+#include "client/cli/local/child_process.h"
+#include "client/cli/local/temporary_directory.h"
 #include "core/result.h"
 
 namespace kvgrid::cli {

@@ -1,4 +1,4 @@
-#include "client/cli/available_memory.h"
+#include "client/cli/demo/available_memory.h"
 
 #include <algorithm>
 #include <charconv>

@@ -4,10 +4,10 @@
 
 #include "client/cli/command_line.h"
 #include "client/cli/interrupt.h"
-#include "client/cli/local_cluster.h"
+#include "client/cli/local/local_cluster.h"
 #include "client/cli/progress.h"
-#include "client/cli/replay.h"
-#include "client/cli/replay_text.h"
+#include "client/cli/replay/replay.h"
+#include "client/cli/replay/replay_text.h"
 
 namespace kvgrid::cli {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "client/cli/demo_tensors.h"
+#include "client/cli/demo/demo_tensors.h"
 #include "client/kvgrid.h"
 
 namespace kvgrid::cli {

@@ -1,4 +1,4 @@
-#include "client/cli/text_file.h"
+#include "client/cli/local/text_file.h"
 
 #include <deque>
 #include <fstream>

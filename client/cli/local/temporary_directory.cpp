@@ -1,4 +1,4 @@
-#include "client/cli/temporary_directory.h"
+#include "client/cli/local/temporary_directory.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
-#include "client/cli/demo_acts.h"
-#include "client/cli/replay.h"
-#include "client/cli/replay_text.h"
+#include "client/cli/demo/demo_acts.h"
+#include "client/cli/replay/replay.h"
+#include "client/cli/replay/replay_text.h"
 
 namespace kvgrid::cli {
 

@@ -1,4 +1,4 @@
-#include "client/cli/open_mpi.h"
+#include "client/cli/local/open_mpi.h"
 
 #include <unistd.h>
 

@@ -1,11 +1,11 @@
-#include "client/cli/long_context.h"
+#include "client/cli/demo/long_context.h"
 
 #include <algorithm>
 #include <deque>
 #include <future>
 
 #include "analysis/trace.h"
-#include "client/cli/exact_attention.h"
+#include "client/cli/replay/exact_attention.h"
 
 namespace kvgrid::cli {
 

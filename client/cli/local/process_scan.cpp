@@ -1,4 +1,4 @@
-#include "client/cli/process_scan.h"
+#include "client/cli/local/process_scan.h"
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-#include "client/cli/local_cluster.h"
+#include "client/cli/local/local_cluster.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -6,9 +6,9 @@
 #include <csignal>
 #include <thread>
 
-#include "client/cli/open_mpi.h"
-#include "client/cli/process_scan.h"
-#include "client/cli/text_file.h"
+#include "client/cli/local/open_mpi.h"
+#include "client/cli/local/process_scan.h"
+#include "client/cli/local/text_file.h"
 #include "client/kvgrid.h"
 #include "core/log.h"
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "analysis/trace.h"
-#include "client/cli/demo_plan.h"
+#include "client/cli/demo/demo_plan.h"
 #include "client/cli/progress.h"
 #include "client/kvgrid.h"
 

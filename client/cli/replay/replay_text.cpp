@@ -1,4 +1,4 @@
-#include "client/cli/replay_text.h"
+#include "client/cli/replay/replay_text.h"
 
 #include <fmt/format.h>
 

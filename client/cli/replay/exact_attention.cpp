@@ -1,4 +1,4 @@
-#include "client/cli/exact_attention.h"
+#include "client/cli/replay/exact_attention.h"
 
 #include <cmath>
 #include <limits>

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include "client/cli/command_line.h"
-#include "client/cli/demo.h"
+#include "client/cli/demo/demo.h"
 #include "client/cli/interrupt.h"
 
 namespace kvgrid::cli {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "client/cli/replay.h"
+#include "client/cli/replay/replay.h"
 
 namespace kvgrid::cli {
 

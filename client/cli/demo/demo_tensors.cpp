@@ -1,4 +1,4 @@
-#include "client/cli/demo_tensors.h"
+#include "client/cli/demo/demo_tensors.h"
 
 #include <cmath>
 
