@@ -62,6 +62,15 @@ std::string CheckedCollective::describe() const {
            " of " + std::to_string(size_) + " in generation " + std::to_string(generation_.value);
 }
 
+void CheckedCollective::cancel() {
+    cancelled_ = true;
+    wake();
+}
+
+Error CheckedCollective::cancelled_error() const {
+    return {Errc::peer_lost, describe() + ": given up, since not all ranks will come; form a new generation"};
+}
+
 Status CheckedCollective::begin(const char* operation, std::size_t bytes, int root) {
     operation_ = operation;
     ++counters_.calls;
@@ -69,6 +78,7 @@ Status CheckedCollective::begin(const char* operation, std::size_t bytes, int ro
         return {Errc::peer_lost,
                 describe() + ": an earlier call failed, so its ranks are no longer together; form a new generation"};
     }
+    if (is_cancelled()) return finish(cancelled_error(), 0);
     if (root != kEveryRank && (root < 0 || root >= size_)) {
         return finish({Errc::invalid_argument, describe() + ": root " + std::to_string(root)}, 0);
     }

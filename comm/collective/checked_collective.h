@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <limits>
 #include <string>
@@ -23,6 +24,7 @@ class CheckedCollective : public Collective {
     Status broadcast(std::span<std::byte> data, int root, Deadline deadline) final;
     Status all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) final;
     Status barrier(Deadline deadline) final;
+    void cancel() final;
     CollectiveCounters counters() const final { return counters_; }
 
   protected:
@@ -32,7 +34,11 @@ class CheckedCollective : public Collective {
     virtual Status run_broadcast(std::span<std::byte> data, int root, Deadline deadline) = 0;
     virtual Status run_all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) = 0;
     virtual Status run_barrier(Deadline deadline) = 0;
+    // After `is_cancelled` has become true: makes a run_ function that sleeps look at it. From any thread.
+    virtual void wake() {}
 
+    bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+    Error cancelled_error() const;
     bool is_broken() const { return broken_; }
     void forget_counts() { counters_ = {}; }  // after calls of the back end's own
     std::string describe() const;             // "barrier, call 17 of rank 2 of 4 in generation 5"
@@ -50,6 +56,7 @@ class CheckedCollective : public Collective {
     const char* operation_ = "";   // the latest
     CollectiveCounters counters_;
     bool broken_ = false;
+    std::atomic<bool> cancelled_ = false;
 };
 
 }  // namespace kvgrid::comm

@@ -25,6 +25,7 @@ struct CollectiveCounters {
 //   Errors     after the first error of any call the collective is broken and each further call fails at once with peer_lost: form a
 //              new one under a new generation. Buffers given to the failed call may still be written by the library; back ends
 //              therefore copy or keep what they must, so that the caller may free its own.
+//   Cancel     for when it is known that a peer will not come, so that nobody waits for the deadline.
 //   Generation every back end makes sure that ranks of different generations cannot meet.
 class Collective {
   public:
@@ -47,6 +48,10 @@ class Collective {
 
     // Returns after every rank has entered.
     virtual Status barrier(Deadline deadline) = 0;
+
+    // From any thread: this rank's call that is under way, and each one after it, ends with peer_lost within a millisecond.
+    // The other ranks are not told.
+    virtual void cancel() = 0;
 
     virtual CollectiveCounters counters() const = 0;
 };

@@ -128,8 +128,9 @@ Status MpiCollective::wait(int begun, MPI_Request request, Deadline deadline) {
     for (TimePoint now = started; now < deadline; now = std::chrono::steady_clock::now()) {
         give_core_away(now - started, deadline - now);
         if (test(request, status)) return status;
+        if (is_cancelled()) return abandon(cancelled_error());
     }
-    return abandon();
+    return abandon({Errc::deadline_exceeded, describe() + ": not all ranks came in time"});
 }
 
 // Whether the request has ended, in `status` how.
@@ -144,13 +145,13 @@ bool MpiCollective::test(MPI_Request& request, Status& status) {
     return true;
 }
 
-Status MpiCollective::abandon() {
+Status MpiCollective::abandon(Error why) {
     const std::size_t leaked = buffers_->mine.capacity() + buffers_->all.capacity();
     buffers_.release();
     buffers_ = std::make_unique<Buffers>();
     ++*abandoned_;
-    log_warn(describe() + ": abandoned at its deadline, " + std::to_string(leaked) + " bytes are leaked on purpose");
-    return {Errc::deadline_exceeded, describe() + ": not all ranks came in time"};
+    log_warn(describe() + ": abandoned, " + std::to_string(leaked) + " bytes are leaked on purpose");
+    return why;
 }
 
 }  // namespace kvgrid::comm

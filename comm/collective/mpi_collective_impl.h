@@ -40,7 +40,7 @@ class MpiCollective final : public CheckedCollective {
     Status run_barrier(Deadline deadline) override;
 
     Status wait(int begun, MPI_Request request, Deadline deadline);
-    Status abandon();
+    Status abandon(Error why);
     bool test(MPI_Request& request, Status& status);
 
     MPI_Comm comm_;

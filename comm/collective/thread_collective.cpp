@@ -33,7 +33,7 @@ struct Contribution {
 class Room {
   public:
     explicit Room(int size)
-        : tables_{std::vector<Contribution>(size), std::vector<Contribution>(size)}, entered_(size) {}
+        : tables_{std::vector<Contribution>(size), std::vector<Contribution>(size)}, entered_(size), cancelled_(size) {}
 
     // The rank's own place in a round that it has not entered; its memory is used again from round to round.
     Contribution& place(std::uint64_t round, int rank) { return table(round)[static_cast<std::size_t>(rank)]; }
@@ -51,9 +51,22 @@ class Room {
             changed_.notify_all();
             return &table(round);
         }
-        if (changed_.wait_until(lock, deadline, [&] { return completed_ >= round; })) return &table(round);
+        const auto place = static_cast<std::size_t>(rank);
+        const bool woken =
+            changed_.wait_until(lock, deadline, [&] { return completed_ >= round || cancelled_[place]; });
+        if (completed_ >= round) return &table(round);
         given_up_ = true;
+        if (woken) return Error{Errc::peer_lost, who + ": cancelled while it waited for " + absent(round)};
         return Error{Errc::deadline_exceeded, who + ": did not come in time: " + absent(round)};
+    }
+
+    // A rank waits no more.
+    void cancel(int rank) {
+        {
+            const std::lock_guard lock(mutex_);
+            cancelled_[static_cast<std::size_t>(rank)] = true;
+        }
+        changed_.notify_all();
     }
 
   private:
@@ -71,6 +84,7 @@ class Room {
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<std::uint64_t> entered_;  // by rank: its latest round
+    std::vector<bool> cancelled_;         // by rank
     std::uint64_t completed_ = 0;
     bool given_up_ = false;
 };
@@ -128,6 +142,8 @@ class ThreadCollective final : public CheckedCollective {
         auto everyone = meet(Kind::barrier, 0, {}, deadline);
         return everyone.ok() ? Status{} : everyone.error();
     }
+
+    void wake() override { room_->cancel(rank()); }
 
     static std::int64_t value_at(const Contribution& contribution, std::size_t index) {
         std::int64_t value;

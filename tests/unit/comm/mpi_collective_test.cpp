@@ -1,16 +1,18 @@
 // Under mpirun with 4 ranks: every operation is right, in groups of the world and in one generation after another; and ranks that lose one
-// of theirs, idle or killed, get their deadline, form a new generation without it, and go on.
+// of theirs, idle or killed, get their deadline (or are cancelled), form a new generation without it, and go on.
 //
-//   mpirun -np 4 mpi_collective_test operations|absent|killed
+//   mpirun -np 4 mpi_collective_test operations|absent|killed|cancelled
 //
 // Not GoogleTest: the ranks run one scenario together. Each checks for itself, a failed check ends its process, and rank 0 says "passed"
 // after all ranks that live have come that far.
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
 #include <string_view>
+#include <thread>
 
 #include "comm/collective/mpi_collective.h"
 
@@ -150,6 +152,29 @@ void killed(MpiWorld& world) {
     go_on_without_last(world, *everyone);
 }
 
+// As when another thread learns that a peer is dead: the wait ends long before its deadline.
+void cancelled(MpiWorld& world) {
+    const auto everyone = form(world, {0, 1, 2, 3}, 1);
+    check_operations(*everyone);
+    if (world.rank() == 3) std::raise(SIGKILL);
+    std::atomic<std::int64_t> cancelled_at = 0;
+    const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch().count(); };
+    std::jthread canceller([&] {
+        cancelled_at = now();
+        everyone->cancel();
+    });
+    std::vector<std::int64_t> values(1'000, 1);
+    expect(fails_with(everyone->all_reduce(values, ReduceOp::sum, far()), Errc::peer_lost), "cancelled", world.rank());
+    const std::chrono::nanoseconds took{now() - cancelled_at};
+    canceller.join();
+    if (world.rank() == 0) std::printf("free %.2f ms after cancel\n", static_cast<double>(took.count()) / 1e6);
+    expect(took < std::chrono::seconds(5), "freed at once", world.rank());
+    expect(fails_with(everyone->barrier(far()), Errc::peer_lost), "after cancel", world.rank());
+
+    const auto survivors = form(world, {0, 1, 2}, 2);
+    check_operations(*survivors);
+}
+
 }  // namespace
 }  // namespace kvgrid::comm
 
@@ -163,8 +188,10 @@ int main(int argc, char** argv) {
         kvgrid::comm::absent(world);
     } else if (scenario == "killed") {
         kvgrid::comm::killed(world);
+    } else if (scenario == "cancelled") {
+        kvgrid::comm::cancelled(world);
     } else {
-        kvgrid::comm::expect(false, "usage: mpi_collective_test operations|absent|killed", world.rank());
+        kvgrid::comm::expect(false, "usage: mpi_collective_test operations|absent|killed|cancelled", world.rank());
     }
     if (world.rank() == 0) std::puts("passed");
 }

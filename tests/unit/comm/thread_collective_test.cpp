@@ -174,6 +174,33 @@ TEST_P(AbsentRank, IsToldWhenItComesTooLate) {
     EXPECT_EQ(ranks.front()->barrier(far()).error(), Errc::peer_lost);
 }
 
+TEST_P(AbsentRank, CostsARankThatIsCancelledNoTime) {
+    auto ranks = make_thread_collectives(GetParam(), Generation{7});
+    std::vector<Collective*> present;
+    for (std::size_t rank = 1; rank < ranks.size(); ++rank) present.push_back(ranks[rank].get());
+    std::jthread canceller([&] {
+        for (Collective* rank : present) rank->cancel();
+    });
+
+    run_ranks(present, [](Collective& rank) {
+        EXPECT_EQ(rank.barrier(Deadline::max()).error(), Errc::peer_lost);
+        EXPECT_EQ(rank.barrier(Deadline::max()).error(), Errc::peer_lost);
+    });
+}
+
+TEST(ThreadCollectives, ACancelledRankThatWaitsIsWoken) {
+    auto ranks = make_thread_collectives(2, Generation{7});
+    std::atomic<bool> about_to_wait = false;
+    std::jthread waiting([&] {
+        about_to_wait = true;
+        about_to_wait.notify_one();
+        EXPECT_EQ(ranks[0]->barrier(Deadline::max()).error(), Errc::peer_lost);
+    });
+    about_to_wait.wait(false);
+
+    ranks[0]->cancel();
+}
+
 TEST(ThreadCollectives, RanksThatMakeDifferentCallsAreToldSo) {
     auto ranks = make_thread_collectives(2, Generation{7});
     std::jthread other([&] {
