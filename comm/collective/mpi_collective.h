@@ -14,12 +14,13 @@ namespace kvgrid::comm {
 class MpiWorld {
   public:
     MpiWorld();   // MPI_Init_thread(MPI_THREAD_FUNNELED), errors returned instead of aborting
-    ~MpiWorld();  // MPI_Finalize
+    ~MpiWorld();  // MPI_Finalize; the other ranks go on
     MpiWorld(const MpiWorld&) = delete;
     MpiWorld& operator=(const MpiWorld&) = delete;
 
     int rank() const { return rank_; }
     int size() const { return size_; }
+    std::uint64_t id() const { return id_; }  // random, not 0, the same for all ranks of this world and for no other
 
     // Forms the collective of the world ranks listed, in that order, under a generation; called by exactly those ranks.
     // MPI_Comm_create_group cannot be given up once begun: if it has not returned by the deadline, a watchdog ends the process with
@@ -27,12 +28,13 @@ class MpiWorld {
     Result<std::unique_ptr<Collective>> form(const std::vector<int>& world_ranks, Generation generation,
                                              Deadline deadline);
 
-    // Calls of all collectives so far that were given up at their deadline; each has leaked its buffers.
+    // Calls of all collectives so far that were given up, at their deadline or cancelled; each has leaked its buffers.
     std::uint64_t abandoned_request_count() const;
 
   private:
     int rank_ = 0;
     int size_ = 0;
+    std::uint64_t id_ = 0;
     std::shared_ptr<std::atomic<std::uint64_t>> abandoned_ = std::make_shared<std::atomic<std::uint64_t>>(0);
 };
 

@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <random>
 #include <thread>
 
 #include "comm/collective/mpi_collective.h"
@@ -63,12 +64,17 @@ MPI_Comm create_group(const std::vector<int>& world_ranks, Generation generation
 }  // namespace
 
 MpiWorld::MpiWorld() {
+    // Open MPI's MPI_Finalize waits for all ranks of the world unless told so: a worker that is drained would wait for those that stay.
+    setenv("OMPI_MCA_async_mpi_finalize", "1", /*overwrite=*/0);
     int provided = MPI_THREAD_SINGLE;
     check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
     if (provided < MPI_THREAD_FUNNELED) fatal("this MPI allows no threads beside the one that calls it");
     check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+    std::random_device random;
+    id_ = std::uint64_t{random()} << 32 | random() | 1;
+    check_mpi(MPI_Bcast(&id_, sizeof id_, MPI_BYTE, 0, MPI_COMM_WORLD), "MPI_Bcast");
 }
 
 MpiWorld::~MpiWorld() {
