@@ -57,8 +57,10 @@ Result<Client> Client::connect(const std::string& endpoint, ClientOptions option
     auto coordinator = comm::parse_endpoint(endpoint);
     if (!coordinator) return coordinator.error();
     auto impl = std::make_shared<Impl>(std::move(*coordinator), options);
-    auto lead = impl->link.lead(impl->deadline());
-    if (!lead) return lead.error();
+    if (options.wait_until_ready) {
+        auto lead = impl->link.lead(impl->deadline());
+        if (!lead) return lead.error();
+    }
     return Client(std::move(impl));
 }
 
@@ -123,19 +125,20 @@ Result<Sequence> Client::attach(SequenceId sequence) {
     return Sequence(std::make_unique<Sequence::Impl>(impl_, sequence, ModelId{reply->model()}, *spec));
 }
 
+Result<SequencePage> Client::list_sequences(const SequencePageOptions& options) {
+    if (options.limit < 0) return {Errc::invalid_argument, "SequencePageOptions::limit must not be negative"};
+    return impl_->list_sequences(options, impl_->deadline());
+}
+
 Result<std::vector<SequenceId>> Client::sequences(ModelId model) {
-    wire::ListSequencesRequest request;
-    request.set_model(model.value);
-    auto reply =
-        unpacked<wire::ListSequencesReply>(impl_->link.call_coordinator({.type = MessageType::list_sequences,
-                                                                         .reply = MessageType::list_sequences_reply,
-                                                                         .message = comm::pack(request),
-                                                                         .repeat = Repeat::if_lost},
-                                                                        impl_->deadline()));
-    if (!reply) return reply.error();
+    const Deadline deadline = impl_->deadline();
     std::vector<SequenceId> ids;
-    for (const auto& each : reply->sequences()) ids.push_back({each.sequence()});
-    return ids;
+    for (SequencePageOptions next{.model = model};; next.after = ids.back()) {
+        const auto page = impl_->list_sequences(next, deadline);
+        if (!page) return page.error();
+        for (const ListedSequence& each : page->sequences) ids.push_back(each.id);
+        if (!page->more || page->sequences.empty()) return ids;
+    }
 }
 
 Status Client::close(SequenceId sequence) {

@@ -49,4 +49,18 @@ Result<std::vector<RegisteredModel>> Client::Impl::list_models(Deadline until) {
     return models;
 }
 
+Result<SequencePage> Client::Impl::list_sequences(const SequencePageOptions& page, Deadline until) {
+    wire::ListSequencesRequest request;
+    request.set_model(page.model.value);
+    request.set_after(page.after.value);
+    request.set_limit(static_cast<std::uint32_t>(page.limit));
+    auto reply = unpacked<wire::ListSequencesReply>(link.call_coordinator({.type = MessageType::list_sequences,
+                                                                           .reply = MessageType::list_sequences_reply,
+                                                                           .message = comm::pack(request),
+                                                                           .repeat = Repeat::if_lost},
+                                                                          until));
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
 }  // namespace kvgrid

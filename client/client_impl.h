@@ -21,6 +21,7 @@ struct Client::Impl {
     Result<std::shared_ptr<const ModelSpec>> spec_of(ModelId model, Deadline until);
     std::shared_ptr<const ModelSpec> keep(ModelId model, const ModelSpec& spec);
     Result<std::vector<RegisteredModel>> list_models(Deadline until);
+    Result<SequencePage> list_sequences(const SequencePageOptions& page, Deadline until);
 
     ClientOptions options;
     ClusterLink link;

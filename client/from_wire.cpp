@@ -5,16 +5,6 @@
 namespace kvgrid {
 namespace {
 
-ClusterWorker worker_from(const wire::WorkerStatus& worker) {
-    return {.worker = {worker.worker()},
-            .rank = worker.rank(),
-            .endpoint = worker.endpoint(),
-            .host = worker.host(),
-            .process_id = worker.process_id(),
-            .alive = worker.alive(),
-            .memory_bytes = worker.memory_bytes()};
-}
-
 ModelOccupancy occupancy_from(const wire::Occupancy& occupancy) {
     return {.model = {occupancy.model()},
             .page_bytes = occupancy.page_bytes(),
@@ -25,6 +15,19 @@ ModelOccupancy occupancy_from(const wire::Occupancy& occupancy) {
             .shared_pages = occupancy.shared_pages(),
             .sequences = occupancy.sequences(),
             .stored_tokens = occupancy.stored_tokens()};
+}
+
+ClusterWorker worker_from(const wire::WorkerStatus& worker) {
+    ClusterWorker made{.worker = {worker.worker()},
+                       .rank = worker.rank(),
+                       .endpoint = worker.endpoint(),
+                       .host = worker.host(),
+                       .process_id = worker.process_id(),
+                       .alive = worker.alive(),
+                       .memory_bytes = worker.memory_bytes(),
+                       .version = worker.version()};
+    for (const auto& model : worker.models()) made.models.push_back(occupancy_from(model));
+    return made;
 }
 
 }  // namespace
@@ -61,6 +64,15 @@ GridOccupancy from_wire(const wire::OccupancyReply& reply) {
         grid.workers.push_back(std::move(worker));
     }
     return grid;
+}
+
+SequencePage from_wire(const wire::ListSequencesReply& reply) {
+    SequencePage page{.more = reply.more()};
+    for (const auto& each : reply.sequences()) {
+        page.sequences.push_back(
+            {.id = {each.sequence()}, .model = {each.model()}, .tenant = each.tenant(), .parent = {each.parent()}});
+    }
+    return page;
 }
 
 SequenceInfo from_wire(const wire::InspectSequenceReply& reply) {

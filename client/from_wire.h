@@ -9,6 +9,7 @@ namespace kvgrid {
 ClusterStatus from_wire(const wire::StatusReply& reply);
 Result<RegisteredModel> from_wire(const wire::ModelReply& reply);  // corrupt: no model spec in it
 GridOccupancy from_wire(const wire::OccupancyReply& reply);
+SequencePage from_wire(const wire::ListSequencesReply& reply);
 SequenceInfo from_wire(const wire::InspectSequenceReply& reply);
 
 }  // namespace kvgrid

@@ -32,6 +32,7 @@ namespace kvgrid {
 
 struct ClientOptions {
     std::chrono::milliseconds timeout{30'000};  // of each call
+    bool wait_until_ready = true;               // false: connect calls nobody, so that `status` can say what is missing
 };
 
 struct RegisteredModel {
@@ -89,6 +90,8 @@ struct ClusterWorker {
     int process_id = 0;
     bool alive = false;
     std::uint64_t memory_bytes = 0;
+    std::string version;                 // empty: it has not said yet
+    std::vector<ModelOccupancy> models;  // as of its last heartbeat
 };
 
 struct ClusterStatus {
@@ -98,6 +101,25 @@ struct ClusterStatus {
     int expected_workers = 0;
     std::vector<ClusterWorker> workers;
     std::string version;
+};
+
+struct ListedSequence {
+    SequenceId id;
+    ModelId model;
+    std::string tenant;
+    SequenceId parent;  // that it was forked from; {}: none
+};
+
+// Sequences by id. The next page begins after the last of these.
+struct SequencePage {
+    std::vector<ListedSequence> sequences;
+    bool more = false;
+};
+
+struct SequencePageOptions {
+    ModelId model;     // {}: of all models
+    SequenceId after;  // {}: the first page
+    int limit = 0;     // 0: what the coordinator puts on a page (10,000), which is also the most
 };
 
 struct SequenceInfo {
@@ -151,7 +173,8 @@ class Client {
     Result<Sequence> open(const RegisteredModel& model, OpenOptions options = {});
     Result<Sequence> attach(SequenceId sequence);  // a handle to one that is open, e.g. after `release`
     Result<std::vector<SequenceId>> sequences(ModelId model = {});  // of all clients; {}: of all models
-    Status close(SequenceId sequence);                              // anyone's; an open step of it is refused (busy)
+    Result<SequencePage> list_sequences(const SequencePageOptions& options = {});
+    Status close(SequenceId sequence);  // anyone's; an open step of it is refused (busy)
 
     // Reserves pages for the new tokens on every worker, or refuses (no_room, busy) with nothing changed. All sequences
     // must be of one model, each at most once.

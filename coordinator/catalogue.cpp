@@ -185,6 +185,15 @@ Result<std::vector<SequenceRecord>> Catalogue::sequences(ModelId model) {
     return read_all<SequenceRecord>(select->bind(stored(model.value)), read_sequence);
 }
 
+Result<std::vector<SequenceRecord>> Catalogue::open_sequences(ModelId model, SequenceId after, int limit) {
+    auto select = database_.prepare(fmt::format(
+        "SELECT {} FROM sequences WHERE (?1 = 0 OR model = ?1) AND id > ?2 AND confirmed ORDER BY id LIMIT ?3",
+        kSequenceColumns));
+    if (!select) return select.error();
+    return read_all<SequenceRecord>(select->bind(stored(model.value)).bind(stored(after.value)).bind(limit),
+                                    read_sequence);
+}
+
 Result<SequenceRecord> Catalogue::sequence(SequenceId id) {
     auto select = database_.prepare(fmt::format("SELECT {} FROM sequences WHERE id = ?", kSequenceColumns));
     if (!select) return select.error();

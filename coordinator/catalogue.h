@@ -62,6 +62,8 @@ class Catalogue {
     Status erase_model(ModelId id);
 
     Result<std::vector<SequenceRecord>> sequences(ModelId model = {});  // as `models`; {}: of all models
+    // At most `limit` confirmed ones with ids above `after`, by id.
+    Result<std::vector<SequenceRecord>> open_sequences(ModelId model, SequenceId after, int limit);
     Result<SequenceRecord> sequence(SequenceId id);
     Result<SequenceRecord> reserve_sequence(SequenceRecord record);  // gives the id
     Status confirm_sequence(SequenceId id);

@@ -18,6 +18,7 @@ struct Heartbeat {
     bool ready = false;
     std::string problem;  // why not
     std::vector<PoolOccupancy> pools;
+    std::string version;
 };
 
 struct Worker {

@@ -13,7 +13,8 @@ Heartbeat from_wire(const wire::HeartbeatRequest& request) {
                         .formed = Generation{request.generation()},
                         .ready = request.ready(),
                         .problem = request.problem(),
-                        .pools = {}};
+                        .pools = {},
+                        .version = request.version()};
     for (const wire::Occupancy& pool : request.models()) heartbeat.pools.push_back(coordinator::from_wire(pool));
     return heartbeat;
 }

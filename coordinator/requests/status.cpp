@@ -16,6 +16,7 @@ wire::WorkerStatus status_of(const Worker& worker, int rank) {
     status.set_alive(worker.alive);
     status.set_memory_bytes(worker.process.memory_bytes);
     for (const PoolOccupancy& pool : worker.said.pools) *status.add_models() = to_wire(pool);
+    status.set_version(worker.said.version);
     return status;
 }
 

@@ -39,6 +39,14 @@ TEST(Connect, SaysWhyTheClusterWasNotReadyInTime) {
     EXPECT_NE(client.error().message.find("waiting for worker 2 of 3"), std::string::npos) << client.error().message;
 }
 
+TEST(Connect, DoesNotWaitForAClusterWhoseStatusIsWanted) {
+    FakeCluster cluster;
+    cluster.set_status(0, "");
+    Client client = Client::connect(cluster.coordinator.endpoint(), {.wait_until_ready = false}).value();
+
+    EXPECT_FALSE(client.status().value().ready);
+}
+
 TEST(Connect, SaysThatNobodyAnswered) {
     FakeCluster cluster;
     cluster.coordinator.stop();

@@ -26,6 +26,8 @@ TEST(Control, StatusComesBackAsTheCoordinatorSaidIt) {
     worker->set_process_id(77);
     worker->set_alive(true);
     worker->set_memory_bytes(1 << 20);
+    worker->set_version("0.0.9");
+    worker->add_models()->set_used_pages(8);
     cluster.coordinator.reply(MessageType::status, MessageType::status_reply, reply);
 
     ClusterStatus status = client.status().value();
@@ -43,6 +45,9 @@ TEST(Control, StatusComesBackAsTheCoordinatorSaidIt) {
     EXPECT_EQ(status.workers[0].process_id, 77);
     EXPECT_TRUE(status.workers[0].alive);
     EXPECT_EQ(status.workers[0].memory_bytes, 1u << 20);
+    EXPECT_EQ(status.workers[0].version, "0.0.9");
+    ASSERT_EQ(status.workers[0].models.size(), 1u);
+    EXPECT_EQ(status.workers[0].models[0].used_pages, 8u);
 }
 
 TEST(Control, RegisteringSendsTheSpecAndTheOptions) {
@@ -98,6 +103,30 @@ TEST(Control, SequencesAreListedByModel) {
 
     EXPECT_EQ(client.sequences({3}).value(), (std::vector<SequenceId>{{11}, {13}}));
     EXPECT_EQ(cluster.coordinator.last_message<wire::ListSequencesRequest>(MessageType::list_sequences).model(), 3u);
+}
+
+TEST(Control, AllPagesOfTheSequencesAreAskedFor) {
+    FakeCluster cluster;
+    Client client = cluster.connect();
+    cluster.coordinator.on(MessageType::list_sequences, [](const comm::Frame& frame, comm::Responder responder) {
+        const auto after = comm::unpack<wire::ListSequencesRequest>(frame).value().after();
+        wire::ListSequencesReply reply;
+        auto& entry = *reply.add_sequences();
+        entry.set_sequence(after + 1);
+        entry.set_tenant("acme");
+        entry.set_parent(after);
+        reply.set_more(after < 2);
+        responder.reply(MessageType::list_sequences_reply, comm::pack(reply));
+    });
+
+    EXPECT_EQ(client.sequences().value(), (std::vector<SequenceId>{{1}, {2}, {3}}));
+    const SequencePage page = client.list_sequences({.after = {1}, .limit = 1}).value();
+    EXPECT_TRUE(page.more);
+    ASSERT_EQ(page.sequences.size(), 1u);
+    EXPECT_EQ(page.sequences[0].id, SequenceId{2});
+    EXPECT_EQ(page.sequences[0].tenant, "acme");
+    EXPECT_EQ(page.sequences[0].parent, SequenceId{1});
+    EXPECT_EQ(cluster.coordinator.last_message<wire::ListSequencesRequest>(MessageType::list_sequences).limit(), 1u);
 }
 
 TEST(Control, ASequenceOfAnyoneIsClosedById) {

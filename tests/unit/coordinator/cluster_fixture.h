@@ -87,6 +87,7 @@ class ClusterTest : public ::testing::Test {
         request.set_worker(worker);
         request.set_generation(generation);
         request.set_ready(ready);
+        request.set_version("0.0.9");
         for (const wire::Occupancy& pool : pools) *request.add_models() = pool;
         return ask<wire::HeartbeatReply>(MessageType::heartbeat, request);
     }

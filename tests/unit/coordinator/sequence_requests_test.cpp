@@ -54,6 +54,18 @@ TEST_F(SequenceRequests, ASequenceIsOpenedForkedAndClosed) {
     EXPECT_EQ(grid_fork.target(), forked.sequence());
     EXPECT_EQ(sequences(model), (std::vector<std::uint64_t>{opened.sequence(), forked.sequence()}));
 
+    wire::ListSequencesRequest page;
+    page.set_limit(1);
+    const auto first = ask<wire::ListSequencesReply>(MessageType::list_sequences, page).value();
+    ASSERT_EQ(first.sequences_size(), 1);
+    EXPECT_EQ(first.sequences(0).sequence(), opened.sequence());
+    EXPECT_TRUE(first.more());
+    page.set_after(opened.sequence());
+    const auto last = ask<wire::ListSequencesReply>(MessageType::list_sequences, page).value();
+    ASSERT_EQ(last.sequences_size(), 1);
+    EXPECT_EQ(last.sequences(0).sequence(), forked.sequence());
+    EXPECT_FALSE(last.more());
+
     ASSERT_TRUE(close(opened.sequence()));
     EXPECT_EQ(lead.wait_for<wire::GridClose>(MessageType::grid_close, 1).at(0).sequence(), opened.sequence());
     EXPECT_EQ(sequences(), std::vector<std::uint64_t>{forked.sequence()});

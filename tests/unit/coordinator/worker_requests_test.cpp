@@ -47,6 +47,7 @@ TEST_F(ClusterTest, TheStatusTellsOfEachWorker) {
     EXPECT_EQ(reply.workers(1).models(0).free_pages(), 5u);
     EXPECT_EQ(reply.workers(0).memory_bytes(), kWorkerMemory);
     EXPECT_TRUE(reply.workers(0).alive());
+    EXPECT_EQ(reply.workers(1).version(), "0.0.9");
 }
 
 TEST_F(ClusterTest, ADeadWorkerIsToldAndNothingReachesTheGridThen) {
@@ -89,6 +90,7 @@ TEST_F(ClusterTest, ARestartedCoordinatorIsReadyWhenTheSameWorkersReport) {
     ASSERT_TRUE(heartbeat(2, 1));
     EXPECT_TRUE(wait_until_ready().ready());
     EXPECT_EQ(status().generation(), 1u);
+    EXPECT_EQ(status().workers(0).version(), "0.0.9") << "the heartbeat says it, too";
 }
 
 TEST_F(ClusterTest, AnUnknownWorkersHeartbeatIsRefused) {
