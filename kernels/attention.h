@@ -45,8 +45,7 @@ struct AttentionItem {
 //            decode: bytes = tokens * kv_heads * 2 * row bytes; work is split over the pages of each stream, so that one long
 //            stream uses every thread of the pool. The same thread count gives the same bits.
 //   Numbers  f32 products and accumulation; K, V, q are widened exactly (where the CPU multiplies bf16 itself, subnormal elements
-//            of K and q count as 0). NaN and infinity of a visible token reach the rows that see it; those of a held token that is
-//            hidden from a row may, where another row of the same 64 sees it.
+//            of K and q count as 0). NaN and infinity of a token reach the rows that see it, and no others.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); docs/decisions/0003-cpu-page-layout.md.
 struct Attention {
     HeadShape heads;

@@ -113,10 +113,12 @@ HWY_INLINE void store_unit(Vector first, Vector second, float* to) {
     }
 }
 
+// Units [unit, unit + kUnits) of the columns. The last unit of all ends where the columns end, and may overlap the one before it.
 template <class Source, int kRows, int kUnits, bool kScores>
-HWY_NOINLINE void multiply(const Product& work) {
+HWY_INLINE void multiply_units(const Product& work, int unit) {
     constexpr int kVectors = 2 * kUnits;
     const Floats floats;
+    float* const c = work.c + unit * kUnitColumns;
 
     Vector sums[kRows][kVectors];
 #pragma GCC unroll 8
@@ -124,23 +126,25 @@ HWY_NOINLINE void multiply(const Product& work) {
 #pragma GCC unroll 8
         for (int vector = 0; vector < kVectors; ++vector) {
             sums[row][vector] =
-                kScores ? hn::Zero(floats) : hn::LoadU(floats, work.c + row * work.c_stride + vector * kLanes);
+                work.begins ? hn::Zero(floats) : hn::LoadU(floats, c + row * work.c_stride + vector * kLanes);
         }
     }
 
     const float* a[kRows];
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) a[row] = work.a + row * work.a_stride;
-    const std::byte* b = work.b;
-    PrefetchPace pace{work.prefetch, work.prefetch_rate};
-    const std::size_t second_unit = work.second_unit_bytes;
+    const auto start_byte = [&](int of_unit) {
+        const int column = HWY_MIN(of_unit * kUnitColumns, work.columns - kUnitColumns);
+        return static_cast<std::size_t>(column) * Source::kElementBytes;
+    };
+    const std::byte* b = work.b + start_byte(unit);
+    const std::size_t second_unit = start_byte(unit + kUnits - 1) - start_byte(unit);
 
-    for (int step = 0; step < work.steps; ++step) {
+    const auto add_step = [&](int step) HWY_ATTR {
         Vector columns[kVectors];
         Source::load(b, columns[0], columns[1]);
         if constexpr (kUnits == 2) Source::load(b + second_unit, columns[2], columns[3]);
         b += work.b_stride_bytes;
-        pace.step();
 #pragma GCC unroll 8
         for (int row = 0; row < kRows; ++row) {
             const Vector factor = hn::Set(floats, a[row][step]);
@@ -149,21 +153,45 @@ HWY_NOINLINE void multiply(const Product& work) {
                 sums[row][vector] = hn::MulAdd(factor, columns[vector], sums[row][vector]);
             }
         }
+    };
+    constexpr int kStepBytes = kUnits * kUnitColumns * Source::kElementBytes;
+    const std::byte* prefetch =
+        work.prefetch + static_cast<std::size_t>(unit) * kUnitColumns * Source::kElementBytes * work.steps;
+    int step = 0;
+    for (; step + 2 <= work.steps; step += 2) {
+        add_step(step);
+        add_step(step + 1);
+#pragma GCC unroll 8
+        for (int byte = 0; byte < 2 * kStepBytes; byte += kLineBytes) __builtin_prefetch(prefetch + byte);
+        prefetch += 2 * kStepBytes;
     }
+    if (step < work.steps) add_step(step);
 
+    const bool in_order = kScores && work.ends;
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
-        float* const c = work.c + row * work.c_stride;
+        float* const to = c + row * work.c_stride;
 #pragma GCC unroll 8
-        for (int unit = 0; unit < kUnits; ++unit) {
-            if constexpr (kScores) {
-                store_unit<Source>(sums[row][2 * unit], sums[row][2 * unit + 1], c + unit * kUnitColumns);
+        for (int pair = 0; pair < kUnits; ++pair) {
+            if (in_order) {
+                store_unit<Source>(sums[row][2 * pair], sums[row][2 * pair + 1], to + pair * kUnitColumns);
             } else {
-                hn::StoreU(sums[row][2 * unit], floats, c + unit * kUnitColumns);
-                hn::StoreU(sums[row][2 * unit + 1], floats, c + unit * kUnitColumns + kLanes);
+                hn::StoreU(sums[row][2 * pair], floats, to + pair * kUnitColumns);
+                hn::StoreU(sums[row][2 * pair + 1], floats, to + pair * kUnitColumns + kLanes);
             }
         }
     }
+}
+
+template <class Source, int kRows, bool kScores>
+HWY_NOINLINE void multiply(const Product& given) {
+    const Product work = given;  // what is stored cannot change it: its members stay in registers
+    const int unit_count = (work.columns + kUnitColumns - 1) / kUnitColumns;
+    int unit = 0;
+    for (; unit + kUnitsMax <= unit_count; unit += kUnitsMax) {
+        multiply_units<Source, kRows, kUnitsMax, kScores>(work, unit);
+    }
+    if (unit < unit_count) multiply_units<Source, kRows, 1, kScores>(work, unit);
 }
 
 // q as the scores' kernel wants it: one float per element.
@@ -188,9 +216,9 @@ void order_row(const float* from, int count, float* to) {
     }
 }
 
-template <class Source, bool kScores, int kUnits, int... kRowsMinusOne>
+template <class Source, bool kScores, int... kRowsMinusOne>
 constexpr ProductByRows products(std::integer_sequence<int, kRowsMinusOne...>) {
-    return {{multiply<Source, kRowsMinusOne + 1, kUnits, kScores>...}};
+    return {{multiply<Source, kRowsMinusOne + 1, kScores>...}};
 }
 
 template <class Source>
@@ -199,9 +227,8 @@ constexpr ProductKernels kernels_of(Dtype dtype) {
     return {dtype,
             Source::kElementBytes,
             /*elements_per_step=*/1,
-            /*score_columns=*/kUnitsMax * kUnitColumns,
-            products<Source, true, kUnitsMax>(rows),
-            {products<Source, false, 1>(rows), products<Source, false, kUnitsMax>(rows)},
+            products<Source, true>(rows),
+            products<Source, false>(rows),
             widen_row<Source>,
             order_row<Source>};
 }

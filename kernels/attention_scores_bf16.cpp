@@ -47,16 +47,21 @@ KVGRID_AVX512_BF16 void multiply_pairs(const Product& work) {
     for (int row = 0; row < kRows; ++row) {
         a[row] = work.a + row * work.a_stride;
 #pragma GCC unroll 8
-        for (int vector = 0; vector < 4; ++vector) sums[row][vector] = _mm512_setzero_ps();
+        for (int vector = 0; vector < 4; ++vector) {
+            sums[row][vector] =
+                work.begins ? _mm512_setzero_ps() : _mm512_loadu_ps(work.c + row * work.c_stride + vector * 16);
+        }
     }
 
     const std::byte* b = work.b;
-    PrefetchPace pace{work.prefetch, work.prefetch_rate};
     for (int step = 0; step < work.steps; ++step) {
         const Pairs first = load_pairs(b);
         const Pairs second = load_pairs(b + 64);
         b += kStepBytes;
-        pace.step();
+#pragma GCC unroll 4
+        for (std::size_t byte = 0; byte < kStepBytes; byte += kLineBytes) {
+            __builtin_prefetch(work.prefetch + step * kStepBytes + byte);
+        }
         const __m512bh columns[4] = {(__m512bh)first.low, (__m512bh)first.high, (__m512bh)second.low,
                                      (__m512bh)second.high};
 #pragma GCC unroll 8
@@ -72,8 +77,13 @@ KVGRID_AVX512_BF16 void multiply_pairs(const Product& work) {
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
         float* const c = work.c + row * work.c_stride;
-        store_scores(sums[row][0], sums[row][1], c);
-        store_scores(sums[row][2], sums[row][3], c + 32);
+        if (work.ends) {
+            store_scores(sums[row][0], sums[row][1], c);
+            store_scores(sums[row][2], sums[row][3], c + 32);
+            continue;
+        }
+#pragma GCC unroll 8
+        for (int vector = 0; vector < 4; ++vector) _mm512_storeu_ps(c + vector * 16, sums[row][vector]);
     }
 }
 
@@ -96,7 +106,6 @@ bool bf16_scores_supported() {
 
 ProductKernels with_bf16_scores(ProductKernels kernels) {
     kernels.elements_per_step = 2;
-    kernels.score_columns = kPageTokens;
     kernels.scores = pair_products(std::make_integer_sequence<int, kProductRowsMax>());
     kernels.load_query = copy_query;
     return kernels;

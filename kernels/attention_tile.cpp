@@ -2,7 +2,8 @@
 //
 //   K block --scores--> [rows][64 tokens] --hide, softmax--> weights --outputs--> [rows][head_dim] <-- V block
 //
-// While a page is multiplied, the next one is prefetched (attention_prefetch.h).
+// The next page's scores and this page's outputs take turns, strip by strip (attention_strips.h): two streams of memory are read at
+// once, which brings more than one, and no pause of one idles the other.
 
 #include "kernels/attention_tile.h"
 
@@ -11,8 +12,8 @@
 #include <numbers>
 #include <utility>
 
-#include "kernels/attention_prefetch.h"
 #include "kernels/attention_scores_bf16.h"
+#include "kernels/attention_strips.h"
 #include "kernels/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -41,27 +42,35 @@ inline std::size_t query_stride(int head_dim) {
 
 struct FragmentScratch {
     float* queries;  // [rows][query_stride]
-    float* scores;   // [rows][kScoreStride]
+    float* scores;   // [2][rows][kScoreStride]; of the page whose V is added, and of the next one
     float* outputs;  // [rows][output_stride], in the order of the register kernels
 };
 
 inline FragmentScratch scratch_at(std::byte* base, int row_count, int head_dim) {
     auto* const queries = reinterpret_cast<float*>(base);
     float* const scores = queries + row_count * query_stride(head_dim);
-    return {queries, scores, scores + row_count * kScoreStride};
+    return {queries, scores, scores + 2 * row_count * kScoreStride};
+}
+
+// What a row sees of a page: slots [0, sinks) and [first, end).
+struct Slots {
+    int sinks, first, end;
+};
+
+inline Slots slots_of(const PageEntry& page, const RowView& view) {
+    const auto slot_of = [&](std::int64_t order, int slot_max) {
+        return static_cast<int>(std::clamp<std::int64_t>(order - page.first_token, 0, slot_max));
+    };
+    const int end = slot_of(view.end, static_cast<int>(page.token_count));
+    const int first = slot_of(view.first, end);
+    return {slot_of(view.sinks, first), first, end};
 }
 
 // Slots that a row must not see become -inf, whatever is there.
-inline void hide(float* scores, const PageEntry& page, const RowView& view) {
+inline void hide(float* scores, const Slots& seen) {
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
-    const auto slot_of = [&](std::int64_t order, std::int64_t slot_max) {
-        return std::clamp<std::int64_t>(order - page.first_token, 0, slot_max);
-    };
-    const std::int64_t end = slot_of(view.end, page.token_count);
-    const std::int64_t first = slot_of(view.first, end);
-    const std::int64_t sinks = slot_of(view.sinks, first);
-    std::fill(scores + sinks, scores + first, kHidden);
-    std::fill(scores + end, scores + kPageTokens, kHidden);
+    std::fill(scores + seen.sinks, scores + seen.first, kHidden);
+    std::fill(scores + seen.end, scores + kPageTokens, kHidden);
 }
 
 }  // namespace kvgrid::kernels
@@ -99,31 +108,46 @@ class Run {
           outcome_(outcome),
           oldest_(view_of_row(0)),
           newest_(view_of_row(tile.row_count - 1)),
-          prefetch_(2 * block_bytes(), steps_per_page()) {}
+          strip_count_(strip_count(tile.row_count, block_bytes())) {}
 
     void attend() {
         begin();
+        if (fragment_.first < fragment_.end) {
+            Strips(scores_of_page(fragment_.first)).multiply_all();
+            finish_scores(fragment_.first);
+        }
         for (int position = fragment_.first; position < fragment_.end; ++position) {
-            prefetch_.begin_page(k_block_or_null(position + 1), k_block_or_null(position + kFarPages));
-            score(position);
-            normalise();
-            accumulate(position);
+            Strips outputs(outputs_of_page(position));
+            if (position + 1 < fragment_.end) {
+                Strips scores(scores_of_page(position + 1));
+                for (int strip = 0; strip < strip_count_; ++strip) {
+                    scores.multiply_next();
+                    outputs.multiply_next();
+                }
+            } else {
+                outputs.multiply_all();
+            }
+            if (!is_seen_whole(position)) accumulate_seen(position);
+            if (position + 1 < fragment_.end) finish_scores(position + 1);
         }
         end();
     }
 
   private:
-    static constexpr int kFarPages = 3;
+    // Few rows wait for memory, so that strips of 1 to 4 KiB pay; many rows compute, and would only store their sums more often.
+    static int strip_count(int row_count, std::size_t block_bytes) {
+        if (row_count > 2 * kProductRowsMax) return 1;
+        return block_bytes > 32 * 1024 ? 16 : 8;
+    }
 
-    float* scores_of(int row) const { return scratch_.scores + row * kScoreStride; }
+    float* scores_of(int position, int row) const {
+        return scratch_.scores + (position % 2 * tile_.row_count + row) * kScoreStride;
+    }
     RowView view_of_row(int row) const {
         return view_of(work_, item_, item_.first_query + (tile_.first_row + row) / work_.heads.group());
     }
     const PageEntry& entry(int position) const { return pages_[tile_.page_at(position)]; }
     const std::byte* k_block(int position) const { return work_.slab.page(entry(position).page); }
-    const std::byte* k_block_or_null(int position) const {
-        return position < fragment_.end ? k_block(position) : nullptr;
-    }
     const std::byte* v_block(int position) const { return k_block(position) + block_bytes(); }
     std::size_t row_bytes() const { return static_cast<std::size_t>(head_dim_) * kernels_.element_bytes; }
     std::size_t block_bytes() const { return kPageTokens * row_bytes(); }
@@ -142,93 +166,90 @@ class Run {
         std::fill_n(scratch_.outputs, tile_.row_count * output_stride(head_dim_), 0.0f);
     }
 
-    int row_calls() const { return (tile_.row_count + kProductRowsMax - 1) / kProductRowsMax; }
-    std::int64_t steps_per_page() const {
-        const int score_steps = kPageTokens / kernels_.score_columns * (head_dim_ / kernels_.elements_per_step);
-        const int output_steps = (unit_count_ + kUnitsMax - 1) / kUnitsMax * kPageTokens;
-        return std::int64_t{1} * row_calls() * (score_steps + output_steps);
+    Strips::Block scores_of_page(int position) const {
+        return {kernels_.scores,
+                {.a = scratch_.queries,
+                 .a_stride = query_stride(head_dim_),
+                 .b = k_block(position),
+                 .b_stride_bytes =
+                     static_cast<std::size_t>(kPageTokens) * kernels_.element_bytes * kernels_.elements_per_step,
+                 .steps = head_dim_ / kernels_.elements_per_step,
+                 .columns = kPageTokens,
+                 .c = scores_of(position, 0),
+                 .c_stride = kScoreStride,
+                 .begins = true},
+                tile_.row_count,
+                strip_count_,
+                position + 1 < fragment_.end ? k_block(position + 1) : nullptr};
     }
 
-    // Calls the kernel for all rows, as many at a time as registers hold, evenly.
-    void for_all_rows(const ProductByRows& kernels, Product product) {
-        const int call_count = row_calls();
-        const float* const a = product.a;
-        float* const c = product.c;
-        for (int call = 0; call < call_count; ++call) {
-            const int first = call * tile_.row_count / call_count;
-            const int end = (call + 1) * tile_.row_count / call_count;
-            product.a = a + first * product.a_stride;
-            product.c = c + first * product.c_stride;
-            prefetch_.pace(product);
-            kernels[end - first - 1](product);
+    // Of the slots [first, end), for the rows from `row`.
+    Product outputs_product(int position, int row, int first, int end) const {
+        return {.a = scores_of(position, row) + first,
+                .a_stride = kScoreStride,
+                .b = v_block(position) + first * row_bytes(),
+                .b_stride_bytes = row_bytes(),
+                .steps = end - first,
+                .columns = head_dim_,
+                .c = scratch_.outputs + row * output_stride(head_dim_),
+                .c_stride = output_stride(head_dim_)};
+    }
+
+    // A page of which some row sees only a part has no steps here: see accumulate_seen.
+    Strips::Block outputs_of_page(int position) const {
+        return {kernels_.outputs, outputs_product(position, 0, 0, is_seen_whole(position) ? kPageTokens : 0),
+                tile_.row_count, strip_count_, position + 1 < fragment_.end ? v_block(position + 1) : nullptr};
+    }
+
+    // The rows of a token see the same slots, and read no others: a weight of 0 would not stop a NaN in V.
+    void accumulate_seen(int position) const {
+        const int group = work_.heads.group();
+        for (int row = 0, end = 0; row < tile_.row_count; row = end) {
+            end = std::min(tile_.row_count, row + group - (tile_.first_row + row) % group);
+            const Slots seen = slots_of(entry(position), view_of_row(row));
+            for (const auto& [first_slot, end_slot] : {std::pair(0, seen.sinks), std::pair(seen.first, seen.end)}) {
+                Strips({kernels_.outputs, outputs_product(position, row, first_slot, end_slot), end - row, 1, nullptr})
+                    .multiply_all();
+            }
         }
     }
 
-    void score(int position) {
-        const int columns = kernels_.score_columns;
-        const std::size_t columns_bytes = static_cast<std::size_t>(columns) * kernels_.element_bytes;
-        for (int first = 0; first < kPageTokens; first += columns) {
-            const std::size_t call = first / columns;
-            for_all_rows(kernels_.scores,
-                         {.a = scratch_.queries,
-                          .a_stride = query_stride(head_dim_),
-                          .b = k_block(position) + call * columns_bytes,
-                          .b_stride_bytes = static_cast<std::size_t>(kPageTokens) * kernels_.element_bytes,
-                          .second_unit_bytes = columns_bytes / 2,
-                          .steps = head_dim_ / kernels_.elements_per_step,
-                          .c = scratch_.scores + first,
-                          .c_stride = kScoreStride});
-        }
-        cap();
-        hide_unseen(entry(position));
+    void finish_scores(int position) {
+        cap(position);
+        hide_unseen(position);
+        normalise(position);
     }
 
-    void cap() const {
+    void cap(int position) const {
         if (work_.soft_cap == 0) return;
         for (int row = 0; row < tile_.row_count; ++row) {
-            cap_scores(scores_of(row), kPageTokens, work_.scale, work_.soft_cap);
+            cap_scores(scores_of(position, row), kPageTokens, work_.scale, work_.soft_cap);
         }
     }
 
-    void hide_unseen(const PageEntry& page) const {
+    bool is_seen_whole(int position) const {
+        const PageEntry& page = entry(position);
         const std::int64_t end = page.first_token + kPageTokens;
         const bool in_window = newest_.first <= page.first_token || end <= newest_.sinks;
-        if (page.token_count == kPageTokens && end <= oldest_.end && in_window) return;
-        for (int row = 0; row < tile_.row_count; ++row) hide(scores_of(row), page, view_of_row(row));
+        return page.token_count == kPageTokens && end <= oldest_.end && in_window;
     }
 
-    void normalise() const {
+    void hide_unseen(int position) const {
+        if (is_seen_whole(position)) return;
+        for (int row = 0; row < tile_.row_count; ++row) {
+            hide(scores_of(position, row), slots_of(entry(position), view_of_row(row)));
+        }
+    }
+
+    void normalise(int position) const {
         const float scale = work_.soft_cap == 0 ? work_.scale : 1;  // cap() has scaled them
         const float scale2 = scale * std::numbers::log2e_v<float>;
         for (int row = 0; row < tile_.row_count; ++row) {
             const float factor =
-                update_row(scores_of(row), kPageTokens, scale2, outcome_.maximum[row], outcome_.sum[row]);
+                update_row(scores_of(position, row), kPageTokens, scale2, outcome_.maximum[row], outcome_.sum[row]);
             if (factor == 1) continue;
             scale_row(scratch_.outputs + row * output_stride(head_dim_), unit_count_ * kUnitColumns, factor);
         }
-    }
-
-    void accumulate(int position) {
-        const PageEntry& page = entry(position);
-        const auto visible = std::min<std::int64_t>(page.token_count, newest_.end - page.first_token);
-        for (int unit = 0; unit < unit_count_; unit += kUnitsMax) {
-            const int units = std::min(kUnitsMax, unit_count_ - unit);
-            const std::size_t start = unit_start_bytes(unit);
-            for_all_rows(kernels_.outputs[units - 1], {.a = scratch_.scores,
-                                                       .a_stride = kScoreStride,
-                                                       .b = v_block(position) + start,
-                                                       .b_stride_bytes = row_bytes(),
-                                                       .second_unit_bytes = unit_start_bytes(unit + units - 1) - start,
-                                                       .steps = static_cast<int>(visible),
-                                                       .c = scratch_.outputs + unit * kUnitColumns,
-                                                       .c_stride = output_stride(head_dim_)});
-        }
-    }
-
-    // The last unit ends where the row ends, and may overlap the one before it.
-    std::size_t unit_start_bytes(int unit) const {
-        const int column = std::min(unit * kUnitColumns, head_dim_ - kUnitColumns);
-        return static_cast<std::size_t>(column) * kernels_.element_bytes;
     }
 
     void end() const {
@@ -249,7 +270,7 @@ class Run {
     FragmentScratch scratch_;
     FragmentOutcome outcome_;
     RowView oldest_, newest_;
-    PagePrefetch prefetch_;
+    int strip_count_;
 };
 
 void attend_fragment_on_target(const Attention& work, const Tile& tile, const Fragment& fragment, std::byte* scratch,
@@ -267,7 +288,7 @@ namespace kvgrid::kernels {
 HWY_EXPORT(attend_fragment_on_target);
 
 std::size_t fragment_scratch_bytes(int row_count, int head_dim) {
-    return row_count * (query_stride(head_dim) + kScoreStride + output_stride(head_dim)) * sizeof(float);
+    return row_count * (query_stride(head_dim) + 2 * kScoreStride + output_stride(head_dim)) * sizeof(float);
 }
 
 void attend_fragment(const Attention& work, const Tile& tile, const Fragment& fragment, std::byte* scratch,

@@ -179,6 +179,28 @@ TEST_F(AttentionCpu, ShowsANaNOfAVisibleKey) {
     }
 }
 
+// Token 95 is newer than most queries, token 30 has left the window of the newest ones; all are in pages that other rows see.
+TEST_F(AttentionCpu, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
+    for (Dtype dtype : kDtypes) {
+        AttentionCase batch({.dtype = dtype, .items = {{.length = 100, .query_count = 20, .window = 64}}}, seed_);
+        batch.run_and_compare(four_);
+        const std::vector<float> nan(64, std::numeric_limits<float>::quiet_NaN());
+        batch.set_value(0, 0, 95, nan);
+        batch.set_value(0, 0, 30, nan);
+
+        attention_cpu(batch.work(), four_);
+
+        for (int query = 0; query < 20; ++query) {
+            const int order = 80 + query;
+            const bool sees_one = order >= 95 || order - 64 < 30;
+            for (int head = 0; head < 3; ++head) {
+                const float element = batch.partial()[batch.output_row(0, query, head) * 64];
+                EXPECT_EQ(std::isnan(element), sees_one) << name_of(dtype) << " query " << order << " head " << head;
+            }
+        }
+    }
+}
+
 TEST_F(AttentionCpu, IsTheSameToTheBitWhenRepeated) {
     AttentionCase batch({.items = {{.length = 5000}, {.length = 300, .query_count = 100}}}, seed_);
     batch.run_and_compare(four_);
