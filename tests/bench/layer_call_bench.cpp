@@ -16,9 +16,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "client/cli/demo/long_context.h"
 #include "client/cli/latencies.h"
-#include "client/cli/local_cluster.h"
-#include "client/cli/long_context.h"
+#include "client/cli/local/local_cluster.h"
 #include "client/kvgrid.h"
 #include "comm/rpc/channel.h"
 #include "comm/wire/messages.h"
