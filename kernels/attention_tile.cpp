@@ -108,7 +108,7 @@ class Run {
           outcome_(outcome),
           oldest_(view_of_row(0)),
           newest_(view_of_row(tile.row_count - 1)),
-          strip_count_(strip_count(tile.row_count, block_bytes())) {}
+          strip_count_(strip_count(block_bytes())) {}
 
     void attend() {
         begin();
@@ -134,11 +134,8 @@ class Run {
     }
 
   private:
-    // Few rows wait for memory, so that strips of 1 to 4 KiB pay; many rows compute, and would only store their sums more often.
-    static int strip_count(int row_count, std::size_t block_bytes) {
-        if (row_count > 2 * kProductRowsMax) return 1;
-        return block_bytes > 32 * 1024 ? 16 : 8;
-    }
+    // Strips of 1 to 4 KiB. Fewer leave the memory waiting where rows are few; more store the sums more often.
+    static int strip_count(std::size_t block_bytes) { return block_bytes > 32 * 1024 ? 16 : 8; }
 
     float* scores_of(int position, int row) const {
         return scratch_.scores + (position % 2 * tile_.row_count + row) * kScoreStride;
