@@ -4,12 +4,13 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "coordinator/server.h"
+#include "core/config/setting_options.h"
 #include "core/log.h"
 #include "core/version.h"
 
@@ -21,35 +22,37 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 struct Settings {
-    std::vector<std::string> listen{"127.0.0.1:7070"};
+    std::vector<std::string> listen;
     bool allow_remote = false;
     std::string state_dir;
-    int workers = 1;
-    int heartbeat_ms = 200;
-    int dead_after_ms = 2'000;
-    std::string log_level = "info";
+    int workers = 0;
+    int heartbeat_ms = 0;
+    int dead_after_ms = 0;
+    std::string log_level;
     bool exit_with_parent = false;
+    std::string config_file;
 };
 
-void describe(CLI::App& app, Settings& settings) {
-    app.add_option("--listen", settings.listen,
-                   "where to listen: host:port (port 0: any) or unix:/path; may be repeated")
-        ->capture_default_str();
-    app.add_flag("--allow-remote", settings.allow_remote, "listen also on addresses that other hosts can reach");
-    app.add_option("--state-dir", settings.state_dir, "directory of the catalogue")->required();
-    app.add_option("--workers", settings.workers, "workers that make up the grid")
-        ->required()
-        ->check(CLI::Range(1, 4096));
-    app.add_option("--heartbeat-ms", settings.heartbeat_ms, "how often workers report")
-        ->check(CLI::Range(10, 60'000))
-        ->capture_default_str();
-    app.add_option("--dead-after-ms", settings.dead_after_ms, "silence after which a worker is dead")
-        ->check(CLI::Range(40, 600'000))
-        ->capture_default_str();
-    app.add_option("--log-level", settings.log_level, "lowest level that is logged")
-        ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
-        ->capture_default_str();
+// Flags, else the environment, else the configuration file.
+void describe(CLI::App& app, SettingOptions& options, Settings& settings) {
+    options.add(app, "coordinator.listen", settings.listen);
+    options.add(app, "coordinator.allow_remote", settings.allow_remote);
+    options.add(app, "coordinator.state_dir", settings.state_dir);
+    options.add(app, "coordinator.workers", settings.workers);
+    options.add(app, "coordinator.heartbeat_ms", settings.heartbeat_ms);
+    options.add(app, "coordinator.dead_after_ms", settings.dead_after_ms);
+    options.add(app, "coordinator.log_level", settings.log_level);
+    add_config_option(app, settings.config_file);
     app.add_flag("--exit-with-parent", settings.exit_with_parent, "end when the process that started this one ends");
+}
+
+// What the settings are one by one, they need not be together.
+Status check(const Settings& settings) {
+    if (settings.state_dir.empty()) return {Errc::invalid_argument, "--state-dir is needed: the catalogue's directory"};
+    if (settings.workers == 0) return {Errc::invalid_argument, "--workers is needed: how many make up the grid"};
+    if (settings.dead_after_ms >= 4 * settings.heartbeat_ms) return {};
+    return {Errc::invalid_argument, fmt::format("--dead-after-ms {} must be at least 4 times --heartbeat-ms {}",
+                                                settings.dead_after_ms, settings.heartbeat_ms)};
 }
 
 // Blocked in all threads, so that `main` can wait for them instead of handling them anywhere.
@@ -106,18 +109,22 @@ Status run(const Settings& settings, const sigset_t& ending) {
 
 int main(int argc, char** argv) try {
     const sigset_t ending = block_ending_signals();
+    auto config = Config::load(config_argument(argc, argv), [](const char* name) { return std::getenv(name); });
     Settings settings;
     CLI::App app{"The coordinator of a kvgrid cluster: it decides which worker holds what."};
     app.set_version_flag("--version", kVersion);
-    describe(app, settings);
+    app.footer("Exit codes: 0 ended on request, 1 failed, 2 wrong usage.");
+    const Config in_force = config ? *config : Config();
+    SettingOptions options(in_force);
+    describe(app, options, settings);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& wrong) {
         return app.exit(wrong) == 0 ? 0 : kUsage;
     }
-    if (settings.dead_after_ms < 4 * settings.heartbeat_ms) {
-        fmt::print(stderr, "--dead-after-ms {} must be at least 4 times --heartbeat-ms {}\n", settings.dead_after_ms,
-                   settings.heartbeat_ms);
+    options.apply(app);
+    if (const Status good = config ? check(settings) : config.error(); !good) {
+        fmt::print(stderr, "{}\n", good.error().message);
         return kUsage;
     }
     init_log("coordinator", parse_log_level(settings.log_level, LogLevel::info));

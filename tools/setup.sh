@@ -4,10 +4,10 @@ set -euo pipefail
 
 packages=(
     g++ cmake ninja-build ccache git python3 # tools
-    libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libhwy-dev
+    libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libhwy-dev
     libprotobuf-dev protobuf-compiler libsqlite3-dev
     libopenmpi-dev openmpi-bin
-    libgtest-dev libbenchmark-dev libopenblas-dev
+    libgtest-dev libbenchmark-dev libopenblas-dev groff-base
 )
 boost_minor_min=81         # Boost 1.81: cmake/KvgridDependencies.cmake
 format_package=clang-format-14 # whose form `./dev check` holds the tree to
@@ -36,7 +36,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     cat >&2 <<'NEEDS'
 setup: this system has no apt, so nothing is installed. If CMake does not find something, install it by hand:
   tools      g++ 12 or later, cmake 3.25 or later, ninja, python3, git; ccache and clang-format 14 if you like
-  libraries  Boost 1.81 or later, fmt, spdlog, nlohmann-json, CLI11, Highway, Protobuf with protoc, SQLite 3,
+  libraries  Boost 1.81 or later, fmt, spdlog, nlohmann-json, CLI11, toml++, Highway, Protobuf with protoc, SQLite 3,
              Open MPI 4 with mpirun, GoogleTest, Google Benchmark, OpenBLAS
 NEEDS
     exit 0

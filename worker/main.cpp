@@ -2,7 +2,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
@@ -10,6 +9,7 @@
 
 #include "comm/collective/mpi_collective.h"
 #include "comm/collective/thread_collective.h"
+#include "core/config/setting_options.h"
 #include "core/log.h"
 #include "core/units.h"
 #include "core/version.h"
@@ -19,45 +19,47 @@ namespace {
 
 using namespace kvgrid;
 
+constexpr int kUsage = 2;
+
 struct Options {
-    std::string coordinator = "127.0.0.1:7070";
-    std::string listen = "127.0.0.1:0";
+    std::string coordinator;
+    std::string listen;
     bool allow_remote = false;
-    std::string memory = "1GiB";
+    std::string memory;
     int threads = 0;
-    int operation_timeout_ms = 60'000;
-    std::string log_level = "info";
+    int operation_timeout_ms = 0;
+    std::string log_level;
     bool exit_with_parent = false;
+    std::string config_file;
 };
 
+// Flags, else the environment, else the configuration file.
 int parse_options(int argc, char** argv, Options& options) {
+    const auto config = Config::load(config_argument(argc, argv), [](const char* name) { return std::getenv(name); });
     CLI::App app{
         "One worker of a kvgrid cluster: keeps its shard of the KV cache and attends to it. Start the workers of a "
-        "cluster with "
-        "mpirun; one started alone makes a grid of one.\nExit codes: 0 done, 1 failed, 2 usage."};
+        "cluster with mpirun; one started alone makes a grid of one.\nExit codes: 0 done, 1 failed, 2 usage."};
     app.set_version_flag("--version", kVersion);
-    app.add_option("--coordinator", options.coordinator, "where the coordinator listens: host:port or unix:/path")
-        ->capture_default_str();
-    app.add_option("--listen", options.listen,
-                   "where to listen; %r is replaced by the MPI rank, port 0 is any free one")
-        ->capture_default_str();
-    app.add_flag("--allow-remote", options.allow_remote,
-                 "listen on an address that other hosts reach (traffic is not encrypted)");
-    app.add_option("--memory", options.memory, "budget for the page pools of all models, e.g. 4GiB")
-        ->capture_default_str();
-    app.add_option("--threads", options.threads, "kernel threads; 0: this host's cores shared among its workers")
-        ->capture_default_str();
-    app.add_option("--operation-timeout-ms", options.operation_timeout_ms, "how long ranks wait for one another")
-        ->check(CLI::Range(1, 3'600'000))
-        ->capture_default_str();
-    app.add_option("--log-level", options.log_level, "debug, info, warn or error")->capture_default_str();
+    const Config in_force = config ? *config : Config();
+    SettingOptions settings(in_force);
+    settings.add(app, "cluster.coordinator", options.coordinator);
+    settings.add(app, "worker.listen", options.listen);
+    settings.add(app, "worker.allow_remote", options.allow_remote);
+    settings.add(app, "worker.memory", options.memory);
+    settings.add(app, "worker.threads", options.threads);
+    settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
+    settings.add(app, "worker.log_level", options.log_level);
+    add_config_option(app, options.config_file);
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : 2;
+        return app.exit(error) == 0 ? 0 : kUsage;
     }
-    return -1;
+    settings.apply(app);
+    if (config) return -1;
+    std::cerr << config.error().message << "\n";
+    return kUsage;
 }
 
 int environment_number(const char* name, int otherwise) {
