@@ -1,6 +1,26 @@
 #include "client/cli/exit_code.h"
 
+#include <array>
+
 namespace kvgrid::cli {
+
+namespace {
+
+constexpr std::array kMeanings{
+    ExitCodeMeaning{ExitCode::done, "done"},
+    ExitCodeMeaning{ExitCode::failed, "it ran, and the answer is no; or it failed"},
+    ExitCodeMeaning{ExitCode::usage, "the command line or the configuration is wrong"},
+    ExitCodeMeaning{ExitCode::unreachable, "the cluster does not answer"},
+    ExitCodeMeaning{ExitCode::refused, "the cluster answered no"},
+    ExitCodeMeaning{ExitCode::degraded, "the cluster answers, but is not ready"},
+    ExitCodeMeaning{ExitCode::interrupted, "interrupted"},
+};
+
+}  // namespace
+
+std::span<const ExitCodeMeaning> exit_codes() {
+    return kMeanings;
+}
 
 ExitCode exit_code_of(const Error& error) {
     switch (error.code) {

@@ -1,4 +1,9 @@
 #include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "client/cli/command_line.h"
 #include "client/cli/demo/demo.h"
@@ -8,25 +13,57 @@ namespace kvgrid::cli {
 
 namespace {
 
-ExitCode run(DemoOptions options, bool quiet) {
+// While it lives, what is written to standard output goes to standard error: the show is news where the result is JSON.
+class StandardOutputAside {
+  public:
+    StandardOutputAside() : kept_(dup(STDOUT_FILENO)) { move(STDERR_FILENO); }
+    ~StandardOutputAside() {
+        move(kept_);
+        close(kept_);
+    }
+    StandardOutputAside(const StandardOutputAside&) = delete;
+    StandardOutputAside& operator=(const StandardOutputAside&) = delete;
+
+  private:
+    static void move(int to) {
+        std::fflush(stdout);
+        dup2(to, STDOUT_FILENO);
+    }
+    int kept_;
+};
+
+Result<DemoSummary> show(const DemoOptions& options, bool aside) {
+    std::optional<StandardOutputAside> moved;
+    if (aside) moved.emplace();
+    return run_demo(options);
+}
+
+ExitCode run(const CommandLine& line, DemoOptions options) {
     InterruptWatch watch;
-    options.progress_style = progress_style(quiet);
+    options.progress_style = progress_style(line.output.quiet);
     options.interrupted = [&watch] { return watch.interrupted(); };
-    const Status done = run_demo(options);
+    const auto summary = show(options, line.output.json);
     if (watch.interrupted()) {
         fmt::print(stderr, "kvgrid: interrupted; everything that was started has been stopped\n");
         return ExitCode::interrupted;
     }
-    if (done) return ExitCode::done;
-    report(done.error());
-    return ExitCode::failed;
+    if (!summary) {
+        line.fail(summary.error(), "kvgrid doctor");
+        return ExitCode::failed;
+    }
+    if (line.output.json) {
+        nlohmann::json list = nlohmann::json::array();
+        for (const auto& [what, figure] : *summary) list.push_back({{"what", what}, {"figure", figure}});
+        print_json("demo", {{"summary", std::move(list)}});
+    }
+    return ExitCode::done;
 }
 
 }  // namespace
 
 void add_demo(CommandLine& line) {
-    CLI::App& command = *line.app.add_subcommand(
-        "demo", "start a cluster on this host, show what it does, and stop it (half a minute)");
+    CLI::App& command =
+        line.command("demo", "start a cluster on this host, show what it does, and stop it (half a minute)");
     auto options = std::make_shared<DemoOptions>();
     command.add_option("--trace", options->trace,
                        "the recorded run to replay; as a rule the one that comes with kvgrid");
@@ -40,7 +77,7 @@ void add_demo(CommandLine& line) {
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
     command.add_option("--state-dir", options->state_dir, "keeps the catalogue and the logs there");
-    line.on(command, [options, &line] { return run(*options, line.quiet); });
+    line.on(command, [options, &line] { return run(line, *options); });
 }
 
 }  // namespace kvgrid::cli

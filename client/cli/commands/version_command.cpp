@@ -8,14 +8,10 @@
 namespace kvgrid::cli {
 
 void add_version(CommandLine& line) {
-    CLI::App& command = *line.app.add_subcommand("version", "the version of this program");
-    auto json = std::make_shared<bool>(false);
-    command.add_flag("--json", *json, "as JSON");
-    line.on(command, [json] {
-        if (*json) {
-            fmt::print(
-                "{}\n",
-                nlohmann::json{{"format", "kvgrid.version"}, {"format_version", 1}, {"version", kVersion}}.dump());
+    CLI::App& command = line.command("version", "the version of this program");
+    line.on_without_config(command, [&line] {
+        if (line.output.json) {
+            print_json("version", {{"version", kVersion}});
         } else {
             fmt::print("kvgrid {}\n", kVersion);
         }

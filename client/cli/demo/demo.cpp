@@ -16,7 +16,6 @@ namespace {
 
 using Act = Status (*)(DemoStage&);
 using Seconds = std::chrono::duration<double>;
-using Summary = std::vector<std::pair<std::string, std::string>>;
 
 constexpr const char* kTraceName = "smollm2_135m_instruct.safetensors";
 
@@ -49,8 +48,8 @@ Result<analysis::Trace> load_trace(const std::filesystem::path& named) {
     return analysis::read_trace(*found);
 }
 
-Result<Summary> run_acts(const DemoOptions& options, const DemoPlan& plan, const analysis::Trace& trace,
-                         const std::string& endpoint, const Clock& clock) {
+Result<DemoSummary> run_acts(const DemoOptions& options, const DemoPlan& plan, const analysis::Trace& trace,
+                             const std::string& endpoint, const Clock& clock) {
     auto client = Client::connect(endpoint, {.timeout = std::chrono::seconds(60)});
     if (!client) return client.error();
     DemoStage stage{*client, plan, trace, options.progress_style, clock, options.interrupted, {}, {}, {}};
@@ -69,7 +68,7 @@ Status stop(LocalCluster& cluster) {
     return {};
 }
 
-void print_summary(const Summary& summary) {
+void print_summary(const DemoSummary& summary) {
     say("\n4. What was done\n");
     for (const auto& [what, figure] : summary) say(fmt::format("  {:<20} {}\n", what, figure));
 }
@@ -86,7 +85,7 @@ Status DemoStage::check_not_interrupted() const {
     return {};
 }
 
-Status run_demo(const DemoOptions& options) {
+Result<DemoSummary> run_demo(const DemoOptions& options) {
     SteadyClock clock;
     const TimePoint start = clock.now();
     const auto trace = load_trace(options.trace);
@@ -100,21 +99,21 @@ Status run_demo(const DemoOptions& options) {
     if (!cluster) return cluster.error();
     say(fmt::format(
         "Started 1 coordinator and {} workers with {} each: {} head parts x {} sequence parts, in {:.1f} s\n"
-        "  to look at it meanwhile: kvgrid status --coordinator {}\n",
+        "  to look at it meanwhile: kvgrid top --coordinator {}\n",
         plan.grid.workers(), format_bytes(plan.memory_per_worker()), plan.grid.head_parts, plan.grid.sequence_parts,
         Seconds(clock.now() - start).count(), cluster->endpoint()));
     auto summary = run_acts(options, plan, *trace, cluster->endpoint(), clock);
     if (!summary) {
         const bool wanted = options.interrupted && options.interrupted();
         const std::string logs = wanted ? "" : "\n" + cluster->log_ends();
-        if (Status stopped = stop(*cluster); !stopped) return stopped;
+        if (Status stopped = stop(*cluster); !stopped) return stopped.error();
         return {summary.error().code, summary.error().message + logs};
     }
-    if (Status stopped = stop(*cluster); !stopped) return stopped;
+    if (Status stopped = stop(*cluster); !stopped) return stopped.error();
     summary->emplace_back("stopped", "the coordinator and all workers; none is left");
     summary->emplace_back("total time", fmt::format("{:.1f} s", Seconds(clock.now() - start).count()));
     print_summary(*summary);
-    return {};
+    return summary;
 }
 
 }  // namespace kvgrid::cli

@@ -2,6 +2,9 @@
 
 #include <filesystem>
 #include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "client/cli/demo/demo_plan.h"
 #include "client/cli/progress.h"
@@ -16,7 +19,10 @@ struct DemoOptions {
     std::function<bool()> interrupted;
 };
 
-// Starts a cluster of four workers on this host, shows what it does, and stops it, whatever happens.
-Status run_demo(const DemoOptions& options);
+// What was done, and its figure.
+using DemoSummary = std::vector<std::pair<std::string, std::string>>;
+
+// Starts a cluster of four workers on this host, shows what it does on standard output, and stops it, whatever happens.
+Result<DemoSummary> run_demo(const DemoOptions& options);
 
 }  // namespace kvgrid::cli

@@ -43,12 +43,17 @@ struct Prepared {
     int log_descriptor;
     int error_pipe;  // closed by a successful exec; otherwise gets errno
     pid_t parent;
+    bool outlives_parent;
 };
 
 [[noreturn]] void become(const Prepared& prepared) {
-    setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != prepared.parent) _exit(127);  // it died before the line above
+    if (prepared.outlives_parent) {
+        setsid();
+    } else {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != prepared.parent) _exit(127);  // it died before the line above
+    }
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -83,14 +88,15 @@ Result<ChildProcess> ChildProcess::start(const ChildCommand& command) {
         close(log);
         return start_error(arguments[0], cause);
     }
-    const Prepared prepared{argument_pointers.data(), environment_pointers.data(), log, pipe_ends[1], getpid()};
+    const Prepared prepared{argument_pointers.data(), environment_pointers.data(), log, pipe_ends[1], getpid(),
+                            command.outlives_caller};
     const pid_t child = fork();
     if (child == 0) become(prepared);
     int cause = child < 0 ? errno : 0;
     close(log);
     close(pipe_ends[1]);
     if (child > 0) {
-        setpgid(child, child);  // as the child does itself: whoever comes first
+        if (!command.outlives_caller) setpgid(child, child);  // as the child does itself: whoever comes first
         if (read(pipe_ends[0], &cause, sizeof cause) != sizeof cause) cause = 0;
     }
     close(pipe_ends[0]);

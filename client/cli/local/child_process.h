@@ -16,11 +16,13 @@ struct ChildCommand {
     std::vector<std::string> arguments;              // [0]: the program's path
     std::map<std::string, std::string> environment;  // beside the caller's own, or in its place
     std::filesystem::path log;                       // gets stdout and stderr; stdin is empty
+    bool outlives_caller = false;                    // in a session of its own, and not killed with the caller
 };
 
 // A program that was started, in a process group of its own: a Ctrl-C in the terminal does not reach it. The kernel
 // kills it when the thread that started it ends, so that it cannot outlive a caller that is killed.
 //
+//   Outlives a caller only where that is asked for (ChildCommand::outlives_caller, release).
 //   Threads  start it from a thread that lives as long as it should.
 //   Ends     the destructor kills the group and waits for the program.
 class ChildProcess {
@@ -38,6 +40,7 @@ class ChildProcess {
 
     void signal_group(int signal);       // nothing, once it is not running
     bool wait_until(Deadline deadline);  // whether it has ended
+    void release() { process_id_ = 0; }  // of one that outlives the caller: it is not killed by the destructor
 
   private:
     explicit ChildProcess(pid_t process_id) : process_id_(process_id) {}

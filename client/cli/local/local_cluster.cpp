@@ -17,6 +17,7 @@ namespace kvgrid::cli {
 namespace {
 
 using namespace std::chrono_literals;
+namespace fs = std::filesystem;
 
 constexpr auto kWorkersTimeout = 3s;  // of the workers, asked by us
 constexpr auto kStopTimeout = 5s;     // of mpirun, which asks them once more, and of the coordinator
@@ -26,6 +27,7 @@ constexpr auto kConnectTimeout = 500ms;  // of one attempt; between two of them 
 constexpr int kTailLines = 15;
 
 constexpr const char* kCoordinatorLog = "coordinator.log";
+constexpr const char* kListening = "listening on ";  // in its log
 constexpr const char* kWorkersLog = "workers.log";
 
 // A program that was built or installed with this one.
@@ -64,7 +66,7 @@ Status check_not_interrupted(const LocalClusterOptions& options) {
 Result<LocalCluster> LocalCluster::start(const LocalClusterOptions& options) {
     auto sockets = TemporaryDirectory::make();
     if (!sockets) return sockets.error();
-    LocalCluster cluster(*std::move(sockets));
+    LocalCluster cluster(options, *std::move(sockets));
     cluster.state_dir_ = options.state_dir.empty() ? cluster.sockets_->path() : options.state_dir;
     cluster.endpoint_ = "unix:" + (cluster.sockets_->path() / "coordinator.sock").string();
     std::error_code error;
@@ -74,34 +76,37 @@ Result<LocalCluster> LocalCluster::start(const LocalClusterOptions& options) {
                 fmt::format("cannot make {}: {}", cluster.state_dir_.string(), error.message())};
 
     const Deadline deadline = deadline_in(options.start_timeout);
-    if (Status started = cluster.start_coordinator(options); !started) return started.error();
-    if (Status listening = cluster.wait_until_listening(options, deadline); !listening) return listening.error();
-    if (Status started = cluster.start_workers(options); !started) return started.error();
-    if (Status ready = cluster.wait_until_ready(options, deadline); !ready) return ready.error();
+    if (Status started = cluster.start_coordinator(); !started) return started.error();
+    if (Status listening = cluster.wait_until_listening(deadline); !listening) return listening.error();
+    if (options.on_listening) options.on_listening(cluster);
+    if (Status started = cluster.start_workers(); !started) return started.error();
+    if (Status ready = cluster.wait_until_ready(deadline); !ready) return ready.error();
     return cluster;
 }
 
-LocalCluster::LocalCluster(TemporaryDirectory sockets)
-    : sockets_(std::make_unique<TemporaryDirectory>(std::move(sockets))) {}
+LocalCluster::LocalCluster(LocalClusterOptions options, TemporaryDirectory sockets)
+    : options_(std::move(options)), sockets_(std::make_unique<TemporaryDirectory>(std::move(sockets))) {}
 
 LocalCluster::~LocalCluster() {
     if (Status stopped = stop(); !stopped) log_error(stopped.error().to_string());
 }
 
-Status LocalCluster::start_coordinator(const LocalClusterOptions& options) {
+Status LocalCluster::start_coordinator() {
     const auto program = program_beside_this("kvgrid-coordinator");
     if (!program) return program.error();
-    auto child = ChildProcess::start(
-        {.arguments = {*program, "--listen", endpoint_, "--state-dir", state_dir_, "--workers",
-                       std::to_string(options.workers), "--log-level", options.log_level, "--exit-with-parent"},
-         .environment = {},
-         .log = state_dir_ / kCoordinatorLog});
+    std::vector<std::string> arguments{
+        *program,      "--state-dir",      state_dir_,          "--workers", std::to_string(options_.workers),
+        "--log-level", options_.log_level, "--exit-with-parent"};
+    for (const std::string& endpoint : options_.listen) arguments.insert(arguments.end(), {"--listen", endpoint});
+    // Last: when it says so of this one, it listens on all of them.
+    arguments.insert(arguments.end(), {"--listen", endpoint_});
+    auto child = ChildProcess::start({.arguments = arguments, .environment = {}, .log = state_dir_ / kCoordinatorLog});
     if (!child) return child.error();
     coordinator_ = *std::move(child);
     return {};
 }
 
-Status LocalCluster::start_workers(const LocalClusterOptions& options) {
+Status LocalCluster::start_workers() {
     const auto program = program_beside_this("kvgrid-worker");
     if (!program) return program.error();
     const auto mpirun = find_mpirun();
@@ -116,13 +121,13 @@ Status LocalCluster::start_workers(const LocalClusterOptions& options) {
                                           "--listen",
                                           "unix:" + (sockets / "worker-%r.sock").string(),
                                           "--memory",
-                                          std::to_string(options.memory_bytes_per_worker),
+                                          std::to_string(options_.memory_bytes_per_worker),
                                           "--threads",
-                                          std::to_string(options.threads_per_worker),
+                                          std::to_string(options_.threads_per_worker),
                                           "--log-level",
-                                          options.log_level,
+                                          options_.log_level,
                                           "--exit-with-parent"};
-    const MpirunJob job{.mpirun = *mpirun, .rank_count = options.workers, .program = worker, .temporary = sockets};
+    const MpirunJob job{.mpirun = *mpirun, .rank_count = options_.workers, .program = worker, .temporary = sockets};
     auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
                                       .environment = mpirun_environment(job, as_root),
                                       .log = state_dir_ / kWorkersLog});
@@ -131,23 +136,23 @@ Status LocalCluster::start_workers(const LocalClusterOptions& options) {
     return {};
 }
 
-Status LocalCluster::wait_until_listening(const LocalClusterOptions& options, Deadline deadline) {
+Status LocalCluster::wait_until_listening(Deadline deadline) {
     const std::filesystem::path log = state_dir_ / kCoordinatorLog;
     for (;;) {
-        if (file_has_line(log, "listening on " + endpoint_)) return {};
+        if (file_has_line(log, kListening + endpoint_)) return {};
         if (Status running = check(); !running) return running;
-        if (Status go_on = check_not_interrupted(options); !go_on) return go_on;
+        if (Status go_on = check_not_interrupted(options_); !go_on) return go_on;
         if (passed(deadline)) return with_log(Errc::deadline_exceeded, "the coordinator does not listen", log);
         std::this_thread::sleep_for(kPollInterval);
     }
 }
 
-Status LocalCluster::wait_until_ready(const LocalClusterOptions& options, Deadline deadline) {
+Status LocalCluster::wait_until_ready(Deadline deadline) {
     for (;;) {
         const auto client = Client::connect(endpoint_, {.timeout = kConnectTimeout});
         if (client) return {};
         if (Status running = check(); !running) return running;
-        if (Status go_on = check_not_interrupted(options); !go_on) return go_on;
+        if (Status go_on = check_not_interrupted(options_); !go_on) return go_on;
         if (passed(deadline)) {
             return with_log(Errc::deadline_exceeded, "the cluster is not ready: " + client.error().to_string(),
                             state_dir_ / kWorkersLog);
@@ -156,10 +161,27 @@ Status LocalCluster::wait_until_ready(const LocalClusterOptions& options, Deadli
     }
 }
 
+Status LocalCluster::revive_coordinator() {
+    if (coordinator_ && coordinator_->running()) return {};
+    // The line that it listens stands in the log already, from the last time.
+    std::error_code error;
+    const fs::path log = state_dir_ / kCoordinatorLog;
+    fs::rename(log, log.string() + ".before", error);
+    if (error) return {Errc::internal, fmt::format("cannot rename {}: {}", log.string(), error.message())};
+    if (Status started = start_coordinator(); !started) return started;
+    return wait_until_listening(deadline_in(options_.start_timeout));
+}
+
 Status LocalCluster::check() {
     if (Status running = check_child(coordinator_, "kvgrid-coordinator", state_dir_ / kCoordinatorLog); !running)
         return running;
     return check_child(workers_, "mpirun", state_dir_ / kWorkersLog);
+}
+
+std::vector<std::string> LocalCluster::listening() const {
+    std::vector<std::string> endpoints = lines_after(state_dir_ / kCoordinatorLog, kListening);
+    std::erase(endpoints, endpoint_);
+    return endpoints;
 }
 
 std::string LocalCluster::log_ends() const {

@@ -7,12 +7,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "client/cli/local/child_process.h"
 #include "client/cli/local/temporary_directory.h"
 #include "core/result.h"
 
 namespace kvgrid::cli {
+
+class LocalCluster;
 
 struct LocalClusterOptions {
     int workers = 4;
@@ -21,7 +24,10 @@ struct LocalClusterOptions {
     std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
     std::string log_level = "info";                   // of the programs
-    std::function<bool()> interrupted;                // asked while waiting; may be empty
+    std::vector<std::string> listen;                  // where the coordinator listens besides its Unix-domain socket
+    // Told when the coordinator listens; the workers are not there yet. May be empty.
+    std::function<void(const LocalCluster&)> on_listening;
+    std::function<bool()> interrupted;  // asked while waiting; may be empty
 };
 
 // A coordinator and its workers on this host, for a demonstration or a test. The programs are those beside the running one.
@@ -43,6 +49,7 @@ class LocalCluster {
     ~LocalCluster();
 
     const std::string& endpoint() const { return endpoint_; }  // of the coordinator
+    std::vector<std::string> listening() const;                // where it listens besides
     const std::filesystem::path& state_dir() const { return state_dir_; }
 
     // In the command line of each process of this cluster, and of no other.
@@ -50,6 +57,10 @@ class LocalCluster {
 
     // Whether all programs run: which one does not, and the last lines of its log.
     Status check();
+    bool workers_running() { return workers_ && workers_->running(); }
+
+    // Starts the coordinator again where it has ended. The workers go on meanwhile and come back to it.
+    Status revive_coordinator();
 
     // The last lines of both logs.
     std::string log_ends() const;
@@ -59,13 +70,14 @@ class LocalCluster {
     Status stop();
 
   private:
-    explicit LocalCluster(TemporaryDirectory sockets);
-    Status start_coordinator(const LocalClusterOptions& options);
-    Status start_workers(const LocalClusterOptions& options);
-    Status wait_until_listening(const LocalClusterOptions& options, Deadline deadline);
-    Status wait_until_ready(const LocalClusterOptions& options, Deadline deadline);
+    LocalCluster(LocalClusterOptions options, TemporaryDirectory sockets);
+    Status start_coordinator();
+    Status start_workers();
+    Status wait_until_listening(Deadline deadline);
+    Status wait_until_ready(Deadline deadline);
     void ask_workers_to_end();
 
+    LocalClusterOptions options_;
     std::unique_ptr<TemporaryDirectory> sockets_;  // none: stopped, or moved from
     std::filesystem::path state_dir_;
     std::string endpoint_;
