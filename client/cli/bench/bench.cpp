@@ -84,6 +84,7 @@ class Bench {
             if (auto output = step->layer(layer, layers[layer].input()); !output) return output.error();
         }
         report.prefill_seconds = seconds_since(start);
+        if (Status go_on = advance("prefill", plan_.spec.layer_count(), plan_.spec.layer_count()); !go_on) return go_on;
         return step->abort();
     }
 
