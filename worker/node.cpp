@@ -25,7 +25,7 @@ bool changes_report(const OperationBody& body) {
 }  // namespace
 
 Node::Node(NodeOptions options, FormCollective form)
-    : options_(std::move(options)), form_(std::move(form)), kernel_threads_(options_.kernel_threads) {}
+    : options_(std::move(options)), form_(std::move(form)), queue_(io_), kernel_threads_(options_.kernel_threads) {}
 
 Node::~Node() {
     // Everything of the I/O thread dies on it, before the thread and the rest of the node do.
@@ -97,7 +97,7 @@ void Node::form(const MembershipView& view, int rank) {
         grid_.executor = std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout);
         publish_report();
     }
-    io_.post([this, generation = view.generation, status] { formed(generation, status); });
+    queue_.report([this, generation = view.generation, status] { formed(generation, status); });
 }
 
 void Node::formed(Generation generation, const Status& status) {
@@ -111,7 +111,7 @@ void Node::apply(Generation generation, Operation operation) {
     const bool tell =
         grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
     if (!tell) return;
-    io_.post([this, generation, number = operation.number, result = std::move(result)]() mutable {
+    queue_.report([this, generation, number = operation.number, result = std::move(result)]() mutable {
         if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
     });
 }
