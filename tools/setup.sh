@@ -8,6 +8,7 @@ packages=(
     libprotobuf-dev protobuf-compiler libsqlite3-dev
     libopenmpi-dev openmpi-bin
     libgtest-dev libbenchmark-dev
+    clang libclang-rt-dev # ./dev fuzz
 )
 boost_minor_min=81         # Boost 1.81: cmake/KvgridDependencies.cmake
 format_package=clang-format-14 # whose form `./dev check` holds the tree to

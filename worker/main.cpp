@@ -26,6 +26,8 @@ struct Options {
     std::string memory = "1GiB";
     int threads = 0;
     int operation_timeout_ms = 60'000;
+    int step_idle_timeout_ms = 60'000;
+    std::string unsent_max = "512MiB";
     std::string log_level = "info";
     bool exit_with_parent = false;
 };
@@ -49,6 +51,14 @@ int parse_options(int argc, char** argv, Options& options) {
         ->capture_default_str();
     app.add_option("--operation-timeout-ms", options.operation_timeout_ms, "how long ranks wait for one another")
         ->check(CLI::Range(1, 3'600'000))
+        ->capture_default_str();
+    app.add_option("--step-idle-timeout-ms", options.step_idle_timeout_ms,
+                   "abort a step of which no call has come for this long; 0: never")
+        ->check(CLI::Range(0, 86'400'000))
+        ->capture_default_str();
+    app.add_option(
+           "--unsent-max", options.unsent_max,
+           "disconnect a client that leaves more than this of its answers unread (all clients together: twice as much)")
         ->capture_default_str();
     app.add_option("--log-level", options.log_level, "debug, info, warn or error")->capture_default_str();
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
@@ -79,13 +89,17 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
     if (!endpoint) return endpoint.error();
     const auto memory = parse_bytes(options.memory);
     if (!memory) return memory.error();
+    const auto unsent_max = parse_bytes(options.unsent_max);
+    if (!unsent_max) return unsent_max.error();
     return worker::NodeOptions{.coordinator = *coordinator,
                                .listen = *endpoint,
                                .allow_remote = options.allow_remote,
                                .mpi_rank = mpi_rank,
                                .memory_bytes = *memory,
                                .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
-                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms)};
+                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
+                               .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
+                               .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
 }
 
 // Turns SIGTERM and SIGINT into node.stop(). The signals are blocked in all other threads.

@@ -41,14 +41,15 @@ Node::~Node() {
 
 Status Node::run() {
     server_ = std::make_unique<comm::Server>(
-        io_, comm::Server::Handlers{.on_request =
-                                        [this](comm::Request request, comm::Responder responder) {
-                                            on_request(std::move(request), std::move(responder));
-                                        },
-                                    .on_disconnect =
-                                        [this](comm::ConnectionId connection) {
-                                            if (side_) side_->connection_lost(connection);
-                                        }});
+        io_,
+        comm::Server::Handlers{
+            .on_request = [this](comm::Request request,
+                                 comm::Responder responder) { on_request(std::move(request), std::move(responder)); },
+            .on_disconnect =
+                [this](comm::ConnectionId connection) {
+                    if (side_) side_->connection_lost(connection);
+                }},
+        options_.limits);
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
@@ -76,11 +77,12 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
     if (mine == view.members.end()) return;  // a standby
     const int rank = static_cast<int>(mine - view.members.begin());
     const Generation generation = view.generation;
-    side_ = std::make_unique<GridSide>(io_, view, rank, [this, generation](Operation operation) {
-        queue_.post([this, generation, operation = std::move(operation)]() mutable {
-            apply(generation, std::move(operation));
+    side_ =
+        std::make_unique<GridSide>(io_, view, rank, options_.step_idle_max, [this, generation](Operation operation) {
+            queue_.post([this, generation, operation = std::move(operation)]() mutable {
+                apply(generation, std::move(operation));
+            });
         });
-    });
     queue_.post([this, view, rank] { form(view, rank); });
 }
 

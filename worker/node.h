@@ -30,6 +30,8 @@ struct NodeOptions {
     int kernel_threads = 1;
     std::chrono::milliseconds operation_timeout{60'000};
     std::chrono::milliseconds form_timeout{30'000};
+    std::chrono::milliseconds step_idle_max{60'000};  // 0: for ever
+    comm::ServerLimits limits;
 };
 
 // One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.

@@ -1,5 +1,6 @@
 #include "comm/rpc/server.h"
 
+#include <algorithm>
 #include <future>
 #include <mutex>
 #include <unordered_map>
@@ -17,15 +18,14 @@ constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr std::chrono::hours kNoTimeout{24 * 365};
 
 struct Connection {
-    Connection(ConnectionId number, Socket socket, FrameStream::Limits limits, Executor executor)
-        : id(number),
-          stream(
-              std::make_shared<FrameStream>(std::move(socket), limits, std::make_shared<std::atomic<std::size_t>>(0))),
-          resumed(executor) {}
+    Connection(ConnectionId number, std::shared_ptr<FrameStream> frames, Executor executor)
+        : id(number), stream(std::move(frames)), resumed(executor) {}
 
     const ConnectionId id;
     const std::shared_ptr<FrameStream> stream;
     int requests_in_flight = 0;
+    std::size_t request_bytes_in_flight = 0;
+    bool paused = false;
     SteadyTimer resumed;  // never expires; cancelled when reading may go on
 };
 using ConnectionPtr = std::shared_ptr<Connection>;
@@ -70,6 +70,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     struct Answer {
         ConnectionId connection;
         std::uint64_t request;
+        std::size_t request_bytes;
         MessageType type;
         std::string message;
         Payload payload;
@@ -82,8 +83,10 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
 
     void add(Socket socket);
     void close_all();
-    Responder responder_for(ConnectionId connection, std::uint64_t request);
+    bool is_full(const Connection& connection) const;
+    Responder responder_for(Connection& connection, const Frame& request);
     void answer(Answer answer);
+    void disconnect_slowest_reader();
 
     static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
     static Task<> serve(std::shared_ptr<Impl> server, ConnectionPtr connection);
@@ -96,6 +99,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     bool closed = false;
     std::vector<Listening> listening;
     std::unordered_map<ConnectionId, ConnectionPtr> connections;
+    const FrameStream::UnsentBytes unsent_bytes = std::make_shared<std::atomic<std::size_t>>(0);  // of all
     ConnectionId last_connection = 0;
     std::atomic<int> connection_count = 0;
 };
@@ -168,7 +172,12 @@ Task<> Server::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<A
 
 void Server::Impl::add(Socket socket) {
     const FrameStream::Limits stream_limits{limits.unsent_bytes_max, limits.frame_timeout};
-    auto connection = std::make_shared<Connection>(++last_connection, std::move(socket), stream_limits, executor());
+    auto stream = std::make_shared<FrameStream>(std::move(socket), stream_limits, unsent_bytes);
+    auto connection = std::make_shared<Connection>(++last_connection, stream, executor());
+    stream->on_fewer_unsent([server = this, held = std::weak_ptr(connection)] {
+        const ConnectionPtr paused = held.lock();
+        if (paused && paused->paused && !server->is_full(*paused)) paused->resumed.cancel();
+    });
     if (static_cast<int>(connections.size()) >= limits.connections_max) {
         send_error(*connection->stream, 0,
                    {Errc::busy, "all " + std::to_string(limits.connections_max) + " connections are taken"});
@@ -196,10 +205,12 @@ Task<> Server::Impl::serve(std::shared_ptr<Impl> server, ConnectionPtr connectio
 // Hands requests to the handler until the connection ends; returns why it did.
 Task<Error> Server::Impl::read_requests(Connection& connection) {
     while (!closed) {
-        if (connection.requests_in_flight >= limits.requests_in_flight_max) {
+        if (is_full(connection)) {
             error_code cancelled;
+            connection.paused = true;
             connection.resumed.expires_at(Deadline::max());
             co_await connection.resumed.async_wait(asio::redirect_error(use_task, cancelled));
+            connection.paused = false;
             continue;
         }
         auto frame = co_await connection.stream->read();
@@ -212,18 +223,27 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         const TimePoint arrival = std::chrono::steady_clock::now();
         const Deadline deadline =
             header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
-        ++connection.requests_in_flight;
-        Responder responder = responder_for(connection.id, header.request);
+        Responder responder = responder_for(connection, *frame);
         handlers.on_request({std::move(*frame), connection.id, deadline}, std::move(responder));
     }
     co_return Error{Errc::unavailable, "the server is closed"};
 }
 
+bool Server::Impl::is_full(const Connection& connection) const {
+    return connection.requests_in_flight >= limits.requests_in_flight_max ||
+           connection.request_bytes_in_flight >= limits.request_bytes_in_flight_max ||
+           connection.stream->unsent_bytes() >= limits.unsent_bytes_pause;
+}
+
 // ---- answers
 
-Responder Server::Impl::responder_for(ConnectionId connection, std::uint64_t request) {
-    return Responder([held = gate, connection, request](MessageType type, std::string message, Payload payload) {
-        Answer answer{connection, request, type, std::move(message), std::move(payload)};
+Responder Server::Impl::responder_for(Connection& connection, const Frame& request) {
+    const std::size_t bytes = request.message.size() + request.payload.size();
+    ++connection.requests_in_flight;
+    connection.request_bytes_in_flight += bytes;
+    return Responder([held = gate, id = connection.id, number = request.header.request, bytes](
+                         MessageType type, std::string message, Payload payload) {
+        Answer answer{id, number, bytes, type, std::move(message), std::move(payload)};
         std::unique_lock lock(held->mutex);
         Impl* const impl = held->open;
         if (impl == nullptr) return;
@@ -241,7 +261,9 @@ void Server::Impl::answer(Answer answer) {
     const auto found = connections.find(answer.connection);
     if (found == connections.end()) return;
     Connection& connection = *found->second;
-    if (connection.requests_in_flight-- == limits.requests_in_flight_max) connection.resumed.cancel();
+    --connection.requests_in_flight;
+    connection.request_bytes_in_flight -= answer.request_bytes;
+    if (connection.paused && !is_full(connection)) connection.resumed.cancel();
     if (answer.request == 0) return;
     if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
         log_error("an answer cannot be sent: " + lengths.error().message);
@@ -250,6 +272,16 @@ void Server::Impl::answer(Answer answer) {
     }
     connection.stream->send({.type = answer.type, .request = answer.request}, std::move(answer.message),
                             std::move(answer.payload));
+    if (*unsent_bytes > limits.unsent_bytes_total_max) disconnect_slowest_reader();
+}
+
+void Server::Impl::disconnect_slowest_reader() {
+    const auto unsent = [](const auto& entry) { return entry.second->stream->unsent_bytes(); };
+    const auto slowest = std::ranges::max_element(connections, {}, unsent);
+    log_warn("disconnecting the peer that reads most slowly: " + std::to_string(unsent(*slowest)) + " of the " +
+             std::to_string(*unsent_bytes) + " bytes that wait for all peers are its; at most " +
+             std::to_string(limits.unsent_bytes_total_max) + " may wait");
+    slowest->second->stream->close();
 }
 
 }  // namespace kvgrid::comm

@@ -110,18 +110,19 @@ Status LocalCluster::start_workers(const LocalClusterOptions& options) {
     if (as_root) log_info("running as root: mpirun is told that this is meant");
 
     const std::filesystem::path& sockets = sockets_->path();
-    const std::vector<std::string> worker{*program,
-                                          "--coordinator",
-                                          endpoint_,
-                                          "--listen",
-                                          "unix:" + (sockets / "worker-%r.sock").string(),
-                                          "--memory",
-                                          std::to_string(options.memory_bytes_per_worker),
-                                          "--threads",
-                                          std::to_string(options.threads_per_worker),
-                                          "--log-level",
-                                          options.log_level,
-                                          "--exit-with-parent"};
+    std::vector<std::string> worker{*program,
+                                    "--coordinator",
+                                    endpoint_,
+                                    "--listen",
+                                    "unix:" + (sockets / "worker-%r.sock").string(),
+                                    "--memory",
+                                    std::to_string(options.memory_bytes_per_worker),
+                                    "--threads",
+                                    std::to_string(options.threads_per_worker),
+                                    "--log-level",
+                                    options.log_level,
+                                    "--exit-with-parent"};
+    worker.insert(worker.end(), options.worker_arguments.begin(), options.worker_arguments.end());
     const MpirunJob job{.mpirun = *mpirun, .rank_count = options.workers, .program = worker, .temporary = sockets};
     auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
                                       .environment = mpirun_environment(job, as_root),

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "client/cli/local/child_process.h"
 #include "client/cli/local/temporary_directory.h"
@@ -21,6 +22,7 @@ struct LocalClusterOptions {
     std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
     std::string log_level = "info";                   // of the programs
+    std::vector<std::string> worker_arguments;        // of kvgrid-worker, beside the usual ones
     std::function<bool()> interrupted;                // asked while waiting; may be empty
 };
 
