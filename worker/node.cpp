@@ -25,7 +25,10 @@ bool changes_report(const OperationBody& body) {
 }  // namespace
 
 Node::Node(NodeOptions options, FormCollective form)
-    : options_(std::move(options)), form_(std::move(form)), kernel_threads_(options_.kernel_threads) {}
+    : options_(std::move(options)),
+      form_(std::move(form)),
+      executor_loop_(io_),
+      kernel_threads_(options_.kernel_threads) {}
 
 Node::~Node() {
     // Everything of the I/O thread dies on it, before the thread and the rest of the node do.
@@ -61,13 +64,13 @@ Status Node::run() {
                 .health = [this] { return health(); }});
         registration_->start();
     });
-    queue_.run();
+    executor_loop_.run();
     grid_ = {};  // on this thread: the collective's
     return {};
 }
 
 void Node::stop() {
-    queue_.stop();
+    executor_loop_.stop();
 }
 
 void Node::on_membership(WorkerId self, const MembershipView& view) {
@@ -77,11 +80,11 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
     const int rank = static_cast<int>(mine - view.members.begin());
     const Generation generation = view.generation;
     side_ = std::make_unique<GridSide>(io_, view, rank, [this, generation](Operation operation) {
-        queue_.post([this, generation, operation = std::move(operation)]() mutable {
+        executor_loop_.post([this, generation, operation = std::move(operation)]() mutable {
             apply(generation, std::move(operation));
         });
     });
-    queue_.post([this, view, rank] { form(view, rank); });
+    executor_loop_.post([this, view, rank] { form(view, rank); });
 }
 
 void Node::form(const MembershipView& view, int rank) {
@@ -97,7 +100,7 @@ void Node::form(const MembershipView& view, int rank) {
         grid_.executor = std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout);
         publish_report();
     }
-    io_.post([this, generation = view.generation, status] { formed(generation, status); });
+    executor_loop_.report([this, generation = view.generation, status] { formed(generation, status); });
 }
 
 void Node::formed(Generation generation, const Status& status) {
@@ -111,7 +114,7 @@ void Node::apply(Generation generation, Operation operation) {
     const bool tell =
         grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
     if (!tell) return;
-    io_.post([this, generation, number = operation.number, result = std::move(result)]() mutable {
+    executor_loop_.report([this, generation, number = operation.number, result = std::move(result)]() mutable {
         if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
     });
 }

@@ -11,7 +11,7 @@
 #include "comm/rpc/server.h"
 #include "kernels/thread_pool.h"
 #include "worker/executor.h"
-#include "worker/executor_queue.h"
+#include "worker/executor_loop.h"
 #include "worker/grid_side.h"
 #include "worker/registration.h"
 
@@ -35,7 +35,8 @@ struct NodeOptions {
 // One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.
 //
 //   I/O thread       sockets, registration, the lead's decisions (GridSide)
-//   executor thread  the one that calls `run`: forms collectives, applies operations to the shard
+//   executor thread  the one that calls `run`: forms collectives, applies operations to the shard, stands in for the I/O thread between
+//                    two short ones
 //
 // A new generation begins with an empty shard.
 class Node {
@@ -65,7 +66,7 @@ class Node {
 
     const NodeOptions options_;
     const FormCollective form_;
-    ExecutorQueue queue_;
+    ExecutorLoop executor_loop_;
     kernels::ThreadPool kernel_threads_;
     Grid grid_;
 

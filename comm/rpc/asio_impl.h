@@ -20,6 +20,7 @@
 #include <thread>
 
 #include "comm/rpc/io_thread.h"
+#include "comm/rpc/io_turn.h"
 
 namespace kvgrid::comm {
 
@@ -40,6 +41,7 @@ inline constexpr asio::use_awaitable_t<Executor> use_task;
 struct IoThread::Impl {
     asio::io_context context;
     asio::executor_work_guard<Executor> keeps_running{context.get_executor()};
+    IoTurn turn;
     std::thread thread;
 };
 

@@ -1,4 +1,5 @@
-// Work runs on the one I/O thread, in order; a timer calls until its handle dies, and not after.
+// Work runs on the one I/O thread, in order; a timer calls until its handle dies, and not after. Another thread may stand in: then work runs
+// there, never in two threads at once, and whoever stands in and leaves leaves nothing undone.
 
 #include "comm/rpc/io_thread.h"
 
@@ -6,6 +7,7 @@
 
 #include <atomic>
 #include <future>
+#include <thread>
 #include <vector>
 
 namespace kvgrid::comm {
@@ -86,6 +88,96 @@ TEST(IoThread, ATimerMayBeDestroyedByItsOwnCall) {
         });
     });
     done.get_future().wait();
+}
+
+Deadline far() {
+    return deadline_in(std::chrono::seconds(60));
+}
+
+TEST(IoThreadStandIn, DoesTheWorkInItsOwnThread) {
+    IoThread io;
+    std::thread::id worked_in;
+    IoThread::StandIn here(io);
+    ASSERT_TRUE(here);
+    EXPECT_TRUE(io.on_this_thread());
+
+    io.post([&] { worked_in = std::this_thread::get_id(); });
+    here.work_until([&] { return worked_in != std::thread::id(); }, far());
+
+    EXPECT_EQ(worked_in, std::this_thread::get_id());
+    here.leave();
+    EXPECT_FALSE(io.on_this_thread());
+}
+
+TEST(IoThreadStandIn, WorksUntilItsDeadlineAtMost) {
+    IoThread io;
+    IoThread::StandIn here(io);
+
+    here.work_until([] { return false; }, deadline_in(milliseconds(1)));
+}
+
+TEST(IoThreadStandIn, DoesWhatIsReadyEvenIfItNeedNotWait) {
+    IoThread io;
+    bool worked = false;
+    IoThread::StandIn here(io);
+    io.post([&] { worked = true; });
+
+    here.work_until([] { return true; }, far());
+
+    EXPECT_TRUE(worked);
+}
+
+TEST(IoThreadStandIn, IsOneAtATime) {
+    IoThread io;
+    const IoThread::StandIn here(io);
+
+    EXPECT_FALSE(std::async(std::launch::async, [&] { return static_cast<bool>(IoThread::StandIn(io)); }).get());
+}
+
+// What the stand-in left undone, and what comes when nobody works.
+TEST(IoThreadStandIn, LeavesNothingUndone) {
+    IoThread io;
+    std::promise<void> left_over, posted_later, timer_fired;
+    {
+        const IoThread::StandIn here(io);
+        io.post([&] { left_over.set_value(); });
+    }
+    left_over.get_future().wait();
+    { const IoThread::StandIn here(io); }
+    io.post([&] { posted_later.set_value(); });
+    posted_later.get_future().wait();
+
+    auto timer = io.every(milliseconds(1), [&, first = true]() mutable {
+        if (std::exchange(first, false)) timer_fired.set_value();
+    });
+    { const IoThread::StandIn here(io); }
+    timer_fired.get_future().wait();  // nobody posts: the I/O thread goes on by itself
+}
+
+// Four threads come and go while a fifth posts: each piece of work runs once, and no two at the same time.
+TEST(IoThreadStandIn, WorkRunsInOneThreadAtATime) {
+    constexpr int kPieces = 2'000;
+    IoThread io;
+    int count = 0;  // of whoever works
+    std::atomic<bool> done = false;
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&] {
+            while (!done) {
+                IoThread::StandIn here(io);
+                here.work_until([&] { return done.load(); }, deadline_in(milliseconds(1)));
+            }
+        });
+    }
+    for (int i = 0; i < kPieces; ++i) {
+        io.post([&] {
+            EXPECT_TRUE(io.on_this_thread());
+            if (++count == kPieces) done = true;
+        });
+    }
+    threads.clear();
+
+    EXPECT_EQ(count, kPieces);
 }
 
 }  // namespace
