@@ -2,6 +2,8 @@
 // the programs that read them (tests/e2e/help_test.cpp).
 #include <gtest/gtest.h>
 
+#include <regex>
+
 #include "client/cli/command_line.h"
 #include "client/cli/help/completion.h"
 #include "client/cli/help/completion_words.h"
@@ -97,7 +99,8 @@ TEST(Manual, HasEveryCommandOptionExitCodeAndVariable) {
 
     for_each_command(tree, [&](const Path& path, const CommandNode& node) {
         if (path.empty() || !node.verbs.empty()) return;
-        EXPECT_TRUE(has(page, ".SS \"kvgrid " + joined(path, " ") + "\"")) << joined(path, " ");
+        const std::string name = std::regex_replace(joined(path, " "), std::regex("-"), "\\-");
+        EXPECT_TRUE(has(page, ".SS \"kvgrid " + name + "\"")) << name;
     });
     EXPECT_TRUE(has(page, "\\fB\\-\\-json\\fR"));
     EXPECT_TRUE(has(page, ".SH \"EXIT STATUS\""));
