@@ -24,6 +24,7 @@ ClusterWorker worker_from(const wire::WorkerStatus& worker) {
                        .host = worker.host(),
                        .process_id = worker.process_id(),
                        .alive = worker.alive(),
+            .draining = worker.draining(),
                        .memory_bytes = worker.memory_bytes(),
                        .version = worker.version()};
     for (const auto& model : worker.models()) made.models.push_back(occupancy_from(model));

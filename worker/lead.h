@@ -72,6 +72,8 @@ class Lead {
 
     LeadCounters counters() const { return counters_; }
     std::size_t open_step_count() const { return steps_.size(); }
+    // No step is open, and nothing waits or is under way.
+    bool is_idle() const { return steps_.empty() && queue_.empty() && under_way_.empty(); }
 
   private:
     struct Model {

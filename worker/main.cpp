@@ -28,6 +28,7 @@ struct Options {
     std::string memory;
     int threads = 0;
     int operation_timeout_ms = 0;
+    int drain_timeout_ms = 0;
     std::string log_level;
     bool exit_with_parent = false;
     std::string config_file;
@@ -48,6 +49,7 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
     settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
+    settings.add(app, "worker.drain_timeout_ms", options.drain_timeout_ms);
     settings.add(app, "worker.log_level", options.log_level);
     add_config_option(app, options.config_file);
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
@@ -72,7 +74,7 @@ int default_threads() {
     return std::max(1, cores / environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1));
 }
 
-Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
+Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, std::uint64_t world) {
     std::string listen = options.listen;
     if (const auto at = listen.find("%r"); at != std::string::npos) listen.replace(at, 2, std::to_string(mpi_rank));
     const auto coordinator = comm::parse_endpoint(options.coordinator);
@@ -85,19 +87,25 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
                                .listen = *endpoint,
                                .allow_remote = options.allow_remote,
                                .mpi_rank = mpi_rank,
+                               .world = world,
                                .memory_bytes = *memory,
                                .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
-                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms)};
+                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
+                               .drain_timeout = std::chrono::milliseconds(options.drain_timeout_ms)};
 }
 
-// Turns SIGTERM and SIGINT into node.stop(). The signals are blocked in all other threads.
+// Turns the first SIGTERM or SIGINT into node.drain(), and any further one into node.stop(). The signals are blocked in all other
+// threads.
 class StopOnSignal {
   public:
     explicit StopOnSignal(worker::Node& node)
         : thread_([this, &node] {
-              int signal = 0;
-              sigwait(&signals(), &signal);
-              if (signal != SIGUSR1) node.stop();
+              for (bool first = true;; first = false) {
+                  int signal = 0;
+                  sigwait(&signals(), &signal);
+                  if (signal == SIGUSR1) return;
+                  first ? node.drain() : node.stop();
+              }
           }) {}
     ~StopOnSignal() {
         pthread_kill(thread_.native_handle(), SIGUSR1);
@@ -146,7 +154,7 @@ int run(const Options& options) {
     const int rank = world ? world->rank() : 0;
     init_log(fmt::format("worker rank {}", rank), parse_log_level(options.log_level, LogLevel::info));
 
-    const auto configured = node_options(options, rank);
+    const auto configured = node_options(options, rank, world ? world->id() : 0);
     if (!configured) {
         log_error(configured.error().to_string());
         return 2;

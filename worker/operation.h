@@ -8,6 +8,7 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "core/window.h"
+#include "worker/inventory.h"
 #include "worker/shard.h"
 
 namespace kvgrid::worker {
@@ -60,10 +61,11 @@ struct InspectSequence {
     SequenceId sequence;
 };
 struct ReportOccupancy {};
+struct TakeInventory {};
 
 using OperationBody =
     std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
-                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy>;
+                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, TakeInventory>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1
@@ -88,6 +90,7 @@ struct OperationResult {
     SequenceReport sequence;                        // InspectSequence
     std::vector<std::vector<ModelReport>> by_rank;  // ReportOccupancy
     std::uint64_t join_bytes = 0;                   // ReportOccupancy: received by all ranks in layer joins so far
+    Inventory inventory;                            // TakeInventory
     std::uint64_t compute_ns = 0;                   // RunLayer: in kernels of the lead
     std::uint64_t join_ns = 0;                      // RunLayer: gathering and merging
 };

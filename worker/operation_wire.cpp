@@ -86,6 +86,10 @@ void put(const InspectSequence& inspect, wire::OperationMessage& message) {
     message.mutable_inspect()->set_sequence(inspect.sequence.value);
 }
 
+void put(const TakeInventory&, wire::OperationMessage& message) {
+    message.mutable_take_inventory();
+}
+
 void put(const ReportOccupancy&, wire::OperationMessage& message) {
     message.mutable_occupancy();
 }
@@ -145,6 +149,8 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
             return OperationBody{InspectSequence{SequenceId{message.inspect().sequence()}}};
         case Wire::kOccupancy:
             return OperationBody{ReportOccupancy{}};
+        case wire::OperationMessage::kTakeInventory:
+            return OperationBody{TakeInventory{}};
         case Wire::BODY_NOT_SET:
             break;
     }

@@ -11,6 +11,7 @@
 #include "kernels/append.h"
 #include "kernels/attention.h"
 #include "kernels/thread_pool.h"
+#include "worker/inventory.h"
 #include "worker/page_pool.h"
 #include "worker/step.h"
 #include "worker/stream_table.h"
@@ -94,6 +95,7 @@ class Shard {
     bool attends(StepId step) const;           // whether it is open and of that kind
     std::int64_t length_of(SequenceId id) const;
     std::vector<ModelReport> report() const;
+    Inventory inventory() const;
 
   private:
     struct Step {

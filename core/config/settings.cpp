@@ -55,6 +55,9 @@ constexpr std::array kSettings{
             "kernel threads; 0: this host's cores shared among its workers", 0, 1024},
     Setting{"worker.operation_timeout_ms", "KVGRID_WORKER_OPERATION_TIMEOUT_MS", "--operation-timeout-ms", "60000",
             number, "how long ranks wait for one another", 1, kHourMs},
+    Setting{"worker.drain_timeout_ms", "KVGRID_WORKER_DRAIN_TIMEOUT_MS", "--drain-timeout-ms", "10000", number,
+            "after SIGTERM or SIGINT: how long the grid's open steps may take to end; a second signal ends at once", 0,
+            kHourMs},
     Setting{"worker.log_level", "KVGRID_WORKER_LOG_LEVEL", "--log-level", "info", log_level,
             "lowest level that is logged: debug, info, warn or error"},
 };
