@@ -191,4 +191,26 @@ Result<GridOccupancy> Client::occupancy() {
     return from_wire(*reply);
 }
 
+Status Client::start_trace(TraceOptions options) {
+    if (options.steps < 1 || options.duration.count() < 1 || options.spans_max < 1)
+        return {Errc::invalid_argument, "TraceOptions: steps, duration and spans_max must be above 0"};
+    wire::StartTraceRequest request;
+    request.set_steps(static_cast<std::uint32_t>(options.steps));
+    request.set_duration_ms(static_cast<std::uint32_t>(options.duration.count()));
+    request.set_spans_max(static_cast<std::uint32_t>(options.spans_max));
+    return status_of(impl_->link.call_lead(
+        {.type = MessageType::start_trace, .reply = MessageType::empty, .message = comm::pack(request)},
+        impl_->deadline()));
+}
+
+Result<GridTrace> Client::take_trace() {
+    auto reply = unpacked<wire::TraceReply>(impl_->link.call_lead({.type = MessageType::take_trace,
+                                                                   .reply = MessageType::trace_reply,
+                                                                   .message = comm::pack(wire::Empty()),
+                                                                   .repeat = Repeat::if_lost},
+                                                                  impl_->deadline()));
+    if (!reply) return reply.error();
+    return from_wire(*reply);
+}
+
 }  // namespace kvgrid

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 namespace kvgrid {
 namespace {
 
@@ -25,7 +27,8 @@ ClusterWorker worker_from(const wire::WorkerStatus& worker) {
                        .process_id = worker.process_id(),
                        .alive = worker.alive(),
                        .memory_bytes = worker.memory_bytes(),
-                       .version = worker.version()};
+                       .version = worker.version(),
+                       .http_endpoint = worker.http_endpoint()};
     for (const auto& model : worker.models()) made.models.push_back(occupancy_from(model));
     return made;
 }
@@ -37,7 +40,8 @@ ClusterStatus from_wire(const wire::StatusReply& reply) {
                          .ready = reply.ready(),
                          .not_ready_because = reply.not_ready_because(),
                          .expected_workers = static_cast<int>(reply.expected_workers()),
-                         .version = reply.version()};
+                         .version = reply.version(),
+                         .http_endpoint = reply.http_endpoint()};
     for (const auto& worker : reply.workers()) status.workers.push_back(worker_from(worker));
     return status;
 }
@@ -82,6 +86,28 @@ SequenceInfo from_wire(const wire::InspectSequenceReply& reply) {
             .sinks = reply.sinks(),
             .step_open = reply.step_open(),
             .pages_by_rank = {reply.pages_by_rank().begin(), reply.pages_by_rank().end()}};
+}
+
+Result<GridTrace> from_wire(const wire::TraceReply& reply) {
+    GridTrace trace;
+    for (const auto& each : reply.ranks()) {
+        RankTrace& rank = trace.ranks.emplace_back(RankTrace{.rank = each.rank(),
+                                                             .host = each.host(),
+                                                             .process_id = each.process_id(),
+                                                             .finished = each.finished(),
+                                                             .steps = static_cast<int>(each.steps()),
+                                                             .dropped = each.dropped(),
+                                                             .spans = {}});
+        for (const auto& span : each.spans()) {
+            const int kind = static_cast<int>(span.kind());
+            if (kind < 0 || kind >= reply.kinds_size())
+                return {Errc::corrupt, fmt::format("the lead sent a span of kind {} of {}", kind, reply.kinds_size())};
+            const auto lane = std::min(reply.kinds(kind).lane(), static_cast<std::uint32_t>(TraceLane::waiting));
+            rank.spans.push_back({reply.kinds(kind).name(), static_cast<TraceLane>(lane), span.start_ns(),
+                                  span.start_ns() + span.duration_ns(), span.operation()});
+        }
+    }
+    return trace;
 }
 
 }  // namespace kvgrid

@@ -10,6 +10,7 @@ ClusterStatus from_wire(const wire::StatusReply& reply);
 Result<RegisteredModel> from_wire(const wire::ModelReply& reply);  // corrupt: no model spec in it
 GridOccupancy from_wire(const wire::OccupancyReply& reply);
 SequencePage from_wire(const wire::ListSequencesReply& reply);
+Result<GridTrace> from_wire(const wire::TraceReply& reply);  // corrupt: a span of no kind
 SequenceInfo from_wire(const wire::InspectSequenceReply& reply);
 
 }  // namespace kvgrid

@@ -92,6 +92,7 @@ struct ClusterWorker {
     std::uint64_t memory_bytes = 0;
     std::string version;                 // empty: it has not said yet
     std::vector<ModelOccupancy> models;  // as of its last heartbeat
+    std::string http_endpoint;           // of its /metrics, /live, /ready and /version; empty: none
 };
 
 struct ClusterStatus {
@@ -101,6 +102,7 @@ struct ClusterStatus {
     int expected_workers = 0;
     std::vector<ClusterWorker> workers;
     std::string version;
+    std::string http_endpoint;  // of the coordinator; empty: none
 };
 
 struct ListedSequence {
@@ -129,6 +131,37 @@ struct SequenceInfo {
     std::int64_t sinks = 0;
     bool step_open = false;
     std::vector<std::uint64_t> pages_by_rank;
+};
+
+struct TraceOptions {
+    int steps = 1;                               // ends when so many steps have ended,
+    std::chrono::milliseconds duration{30'000};  // or after this time
+    int spans_max = 20'000;                      // of each worker; what comes later is only counted
+};
+
+enum class TraceLane { io, executor, waiting };  // spans of the first two follow or contain one another
+
+struct TraceSpan {
+    std::string name;
+    TraceLane lane;
+    std::int64_t
+        start_ns;  // on the lead's steady_clock; workers of other hosts: as near to it as a collective is simultaneous
+    std::int64_t end_ns;
+    std::uint64_t operation;  // its number in the grid's order; 0: not known there
+};
+
+struct RankTrace {
+    int rank = 0;
+    std::string host;
+    int process_id = 0;
+    bool finished = false;  // nothing more will be recorded
+    int steps = 0;          // that have ended meanwhile
+    std::uint64_t dropped = 0;
+    std::vector<TraceSpan> spans;
+};
+
+struct GridTrace {
+    std::vector<RankTrace> ranks;
 };
 
 struct KvRows {
@@ -181,6 +214,11 @@ class Client {
     Result<Step> begin(std::span<const StepPart> parts, StepKind kind = StepKind::attend);
 
     Result<GridOccupancy> occupancy();
+
+    // Records what all ranks do from now on; `take_trace` reads what there is so far, as often as one likes. One recording at a time: a new
+    // one replaces the last.
+    Status start_trace(TraceOptions options = {});
+    Result<GridTrace> take_trace();
 
     struct Impl;
 

@@ -194,6 +194,14 @@ Result<std::vector<SequenceRecord>> Catalogue::open_sequences(ModelId model, Seq
                                     read_sequence);
 }
 
+Result<std::int64_t> Catalogue::sequence_count() {
+    auto count = database_.prepare("SELECT count(*) FROM sequences");
+    if (!count) return count.error();
+    auto row = count->step();
+    if (!row) return row.error();
+    return count->integer(0);
+}
+
 Result<SequenceRecord> Catalogue::sequence(SequenceId id) {
     auto select = database_.prepare(fmt::format("SELECT {} FROM sequences WHERE id = ?", kSequenceColumns));
     if (!select) return select.error();

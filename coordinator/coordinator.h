@@ -41,6 +41,10 @@ class Coordinator {
     Status require_ready() const;
     std::optional<std::string> obstacle() const;
 
+    // Where this process's metrics are, for those who ask for the status; empty: nowhere.
+    void set_http_endpoint(std::string endpoint) { http_endpoint_ = std::move(endpoint); }
+    const std::string& http_endpoint() const { return http_endpoint_; }
+
     const Options& options() const { return options_; }
     const Clock& clock() const { return clock_; }
     Deadline lead_deadline(Deadline of_client) const;
@@ -68,6 +72,7 @@ class Coordinator {
     AbandonedSequences abandoned_;
     std::string trouble_;  // of the coordinator itself; empty: none
     bool was_ready_ = false;
+    std::string http_endpoint_;
 };
 
 }  // namespace kvgrid::coordinator

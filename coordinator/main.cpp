@@ -23,6 +23,7 @@ constexpr int kUsage = 2;
 
 struct Settings {
     std::vector<std::string> listen;
+    std::string http_listen;
     bool allow_remote = false;
     std::string state_dir;
     int workers = 0;
@@ -36,6 +37,7 @@ struct Settings {
 // Flags, else the environment, else the configuration file.
 void describe(CLI::App& app, SettingOptions& options, Settings& settings) {
     options.add(app, "coordinator.listen", settings.listen);
+    options.add(app, "coordinator.http_listen", settings.http_listen);
     options.add(app, "coordinator.allow_remote", settings.allow_remote);
     options.add(app, "coordinator.state_dir", settings.state_dir);
     options.add(app, "coordinator.workers", settings.workers);
@@ -81,6 +83,12 @@ Status listen_all(coordinator::CoordinatorServer& server, const Settings& settin
         fmt::print("listening on {}\n", bound->to_string());
         std::fflush(stdout);
     }
+    if (settings.http_listen.empty()) return {};
+    auto endpoint = comm::parse_endpoint(settings.http_listen);
+    if (!endpoint) return endpoint.error();
+    auto bound = server.listen_http(*endpoint, settings.allow_remote);
+    if (!bound) return bound.error();
+    log_info("metrics at http://" + bound->to_string() + "/metrics");
     return {};
 }
 

@@ -19,6 +19,7 @@ struct Heartbeat {
     std::string problem;  // why not
     std::vector<PoolOccupancy> pools;
     std::string version;
+    std::string http_endpoint;  // of its metrics; empty: none
 };
 
 struct Worker {

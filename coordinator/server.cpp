@@ -6,6 +6,7 @@
 #include <array>
 #include <future>
 
+#include "comm/monitor/monitor_routes.h"
 #include "comm/wire/messages.h"
 #include "coordinator/call.h"
 #include "coordinator/requests/requests.h"
@@ -74,14 +75,32 @@ CoordinatorServer::CoordinatorServer(comm::IoThread& io, std::unique_ptr<Coordin
     : io_(io),
       coordinator_(std::move(coordinator)),
       server_(std::make_unique<comm::Server>(
-          io, comm::Server::Handlers{.on_request =
-                                         [this](comm::Request request, comm::Responder responder) {
-                                             serve(*coordinator_, std::move(request), std::move(responder));
-                                         },
-                                     .on_disconnect = {}})),
-      ticks_(io.every(coordinator_->options().heartbeat, [this] { coordinator_->tick(); })) {}
+          io, comm::Server::Handlers{
+                  .on_request =
+                      [this](comm::Request request, comm::Responder responder) {
+                          serve(*coordinator_, std::move(request), std::move(responder));
+                      },
+                  .on_disconnect = {},
+                  .on_answer = [this](const comm::Answered& answered) { metrics_.answered(answered); }})),
+      http_(std::make_unique<comm::HttpServer>(
+          io, comm::monitor_routes({.program = "kvgrid-coordinator",
+                                    .not_live = [] { return std::string(); },  // it has just answered
+                                    .not_ready = [this] { return coordinator_->obstacle().value_or(""); },
+                                    .metrics = [this] { return metrics_.text(*coordinator_, *server_); }}))),
+      ticks_(io.every(coordinator_->options().heartbeat, [this] { coordinator_->tick(); })) {
+    io.post([this] {
+        coordinator_->catalogue().on_write([this](std::chrono::nanoseconds took) { metrics_.catalogue_written(took); });
+    });
+}
+
+Result<comm::Endpoint> CoordinatorServer::listen_http(const comm::Endpoint& endpoint, bool allow_remote) {
+    auto bound = http_->listen(endpoint, allow_remote);
+    if (bound) io_.post([this, text = bound->to_string()] { coordinator_->set_http_endpoint(text); });
+    return bound;
+}
 
 CoordinatorServer::~CoordinatorServer() {
+    http_.reset();
     server_.reset();
     ticks_.reset();
     std::promise<void> stopped;

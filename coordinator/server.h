@@ -2,8 +2,10 @@
 
 #include <memory>
 
+#include "comm/http/http_server.h"
 #include "comm/rpc/server.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/metrics.h"
 
 namespace kvgrid::coordinator {
 
@@ -23,10 +25,15 @@ class CoordinatorServer {
         return server_->listen(endpoint, allow_remote);
     }
 
+    // For /metrics, /live, /ready and /version.
+    Result<comm::Endpoint> listen_http(const comm::Endpoint& endpoint, bool allow_remote);
+
   private:
     comm::IoThread& io_;
+    CoordinatorMetrics metrics_;
     std::unique_ptr<Coordinator> coordinator_;
     std::unique_ptr<comm::Server> server_;
+    std::unique_ptr<comm::HttpServer> http_;
     std::shared_ptr<comm::IoThread::Timer> ticks_;
 };
 

@@ -124,9 +124,13 @@ Result<bool> Statement::step() {
 }
 
 Status Statement::run() {
-    auto row = step();
-    if (!row) return row.error();
-    return {};
+    const auto once = [this]() -> Status {
+        auto row = step();
+        if (!row) return row.error();
+        return {};
+    };
+    const bool is_transaction = sqlite3_get_autocommit(database_->handle_.get()) != 0;  // of its own
+    return is_transaction ? database_->timed(once) : once();
 }
 
 std::int64_t Statement::integer(int column) const {
@@ -151,7 +155,7 @@ Transaction::~Transaction() {
 }
 
 Status Transaction::commit() {
-    auto committed = database_->execute("COMMIT");
+    auto committed = database_->timed([this] { return database_->execute("COMMIT"); });
     if (committed) database_ = nullptr;
     return committed;
 }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -27,10 +29,25 @@ class Database {
     Status execute(const std::string& sql);
     Result<Statement> prepare(std::string_view sql);
 
+    // Told after each commit how long it took to reach the disk.
+    using OnCommit = std::function<void(std::chrono::nanoseconds)>;
+    void on_commit(OnCommit told) { on_commit_ = std::move(told); }
+
     // The error of the last call, as a Result's.
     Error error(std::string_view doing) const;
 
   private:
+    friend class Statement;
+    friend class Transaction;
+    // Runs `commit`, which returns a Status, and tells.
+    template <class Commit>
+    Status timed(Commit commit) const {
+        const auto start = std::chrono::steady_clock::now();
+        Status done = commit();
+        if (done && on_commit_) on_commit_(std::chrono::steady_clock::now() - start);
+        return done;
+    }
+
     struct Close {
         void operator()(sqlite3* handle) const;
     };
@@ -39,6 +56,7 @@ class Database {
 
     std::unique_ptr<sqlite3, Close> handle_;
     std::string path_;
+    OnCommit on_commit_;
 };
 
 // A prepared statement. Parameters and columns count from 0. Does not outlive its database.

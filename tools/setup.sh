@@ -8,6 +8,7 @@ packages=(
     libprotobuf-dev protobuf-compiler libsqlite3-dev
     libopenmpi-dev openmpi-bin
     libgtest-dev libbenchmark-dev libopenblas-dev groff-base
+    prometheus-cpp-dev prometheus # the library; and the server with promtool, for tests
 )
 boost_minor_min=81         # Boost 1.81: cmake/KvgridDependencies.cmake
 format_package=clang-format-14 # whose form `./dev check` holds the tree to
@@ -37,7 +38,8 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 setup: this system has no apt, so nothing is installed. If CMake does not find something, install it by hand:
   tools      g++ 12 or later, cmake 3.25 or later, ninja, python3, git; ccache and clang-format 14 if you like
   libraries  Boost 1.81 or later, fmt, spdlog, nlohmann-json, CLI11, toml++, Highway, Protobuf with protoc, SQLite 3,
-             Open MPI 4 with mpirun, GoogleTest, Google Benchmark, OpenBLAS
+             Open MPI 4 with mpirun, prometheus-cpp, GoogleTest, Google Benchmark, OpenBLAS
+  tests      prometheus and promtool
 NEEDS
     exit 0
 fi
@@ -78,6 +80,15 @@ for package in "${missing[@]}"; do
         *) names+=("$package") ;;
     esac
 done
+
+# The package would also run a Prometheus that listens on every address, now and at each start. A mask stops both; what is installed
+# already, and a unit that somebody made, stays as it is.
+prometheus_unit=/etc/systemd/system/prometheus.service
+if [[ " ${names[*]} " == *" prometheus "* && ! -e $prometheus_unit && ! -L $prometheus_unit ]]; then
+    as_root mkdir -p "${prometheus_unit%/*}"
+    as_root ln -s /dev/null "$prometheus_unit"
+    echo "setup: prometheus is for the tests: its service is masked ('systemctl unmask prometheus' if you want it)" >&2
+fi
 
 # --no-remove: what is on this machine stays, even where it is in the way.
 if ! as_root apt-get "${apt_options[@]}" install -y --no-install-recommends --no-remove "${names[@]}"; then

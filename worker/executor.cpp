@@ -27,10 +27,20 @@ std::uint64_t ns_since(TimePoint start) {
     return static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start).count());
 }
 
+Phase phase_of(bool attends, const StepSize& size) {
+    if (!attends) return Phase::write;
+    return size.tokens == size.sequences ? Phase::decode : Phase::prefill;
+}
+
 }  // namespace
 
-Executor::Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout)
-    : shard_(shard), collective_(collective), join_(collective, kLeadRank), operation_timeout_(operation_timeout) {}
+Executor::Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout,
+                   Observer* observer)
+    : shard_(shard),
+      collective_(collective),
+      operation_timeout_(operation_timeout),
+      observer_(observer ? *observer : nobody_),
+      join_(collective, kLeadRank, &observer_.spans) {}
 
 OperationResult Executor::apply(const Operation& operation) {
     if (broken_) {
@@ -39,6 +49,8 @@ OperationResult Executor::apply(const Operation& operation) {
                                  collective_.generation().value)});
     }
     current_ = &operation;
+    observer_.operation_applied();
+    const ScopedSpan span(&observer_.spans, SpanKind::operation, operation.number);
     return std::visit([this](const auto& body) { return run(body); }, operation.body);
 }
 
@@ -115,10 +127,19 @@ OperationResult Executor::run(const RunLayer& layer) {
     const StepId first = layer.steps.empty() ? StepId{} : layer.steps[0];
     const ShardModel* model = shard_.find_model(shard_.model_of_step(first));
     const bool attends = shard_.attends(first);
-    ShardLayer call{.steps = layer.steps, .layer = layer.layer, .q = {}, .k = {}, .v = {}, .partial = {}, .lse = {}};
+    ShardLayer call{.steps = layer.steps,
+                    .layer = layer.layer,
+                    .q = {},
+                    .k = {},
+                    .v = {},
+                    .partial = {},
+                    .lse = {},
+                    .spans = &observer_.spans,
+                    .operation = current_->number};
+    StepSize size;
+    for (StepId step : layer.steps) size += shard_.size_of_step(step);
+    const int tokens = size.tokens;
     if (model && layer.layer >= 0 && layer.layer < model->spec.layer_count()) {
-        int tokens = 0;
-        for (StepId step : layer.steps) tokens += shard_.tokens_of_step(step);
         const std::span<const std::byte> tensors = current_->tensors.bytes();
         const std::size_t row = model->spec.row_bytes() * tokens;
         const std::size_t q_bytes = attends ? row * model->heads.query_heads : 0;
@@ -141,21 +162,36 @@ OperationResult Executor::run(const RunLayer& layer) {
     if (Status done = shard_.layer(call); !done) return only(done);
     OperationResult result;
     result.compute_ns = ns_since(start);
-    if (!attends) return result;
+    LayerWork work{.phase = phase_of(attends, size), .kernels = std::chrono::nanoseconds(result.compute_ns)};
+    if (!attends) {
+        observer_.layer_done(work);
+        return result;
+    }
+    const std::uint64_t joined_before = join_.bytes_received();
     const TimePoint join_start = std::chrono::steady_clock::now();
     auto whole = join_.finish(deadline());
     if (!whole) return broken(whole.error());
     result.tensors = std::move(*whole);
     result.join_ns = ns_since(join_start);
+    work.tokens_attended = size.context_tokens;
+    work.join_bytes = join_.bytes_received() - joined_before;
+    work.join = std::chrono::nanoseconds(result.join_ns);
+    observer_.layer_done(work);
     return result;
 }
 
 OperationResult Executor::run(const CommitStep& commit) {
-    return only(shard_.commit(commit.step));
+    const int tokens = shard_.size_of_step(commit.step).tokens;
+    Status committed = shard_.commit(commit.step);
+    if (committed) observer_.tokens_committed(tokens);
+    if (committed) observer_.spans.step_ended();
+    return only(std::move(committed));
 }
 
 OperationResult Executor::run(const AbortStep& abort) {
-    return only(shard_.abort(abort.step));
+    Status aborted = shard_.abort(abort.step);
+    if (aborted) observer_.spans.step_ended();
+    return only(std::move(aborted));
 }
 
 OperationResult Executor::run(const ReadKv& read) {
@@ -232,6 +268,19 @@ OperationResult Executor::run(const ReportOccupancy&) {
                                     all.begin() + static_cast<std::ptrdiff_t>(first + mine.size()));
     }
     if (is_lead() && result.by_rank.empty()) result.by_rank.resize(collective_.size());
+    return result;
+}
+
+OperationResult Executor::run(const StartTrace& start) {
+    observer_.spans.start({.steps = start.steps, .until = deadline_in(start.duration), .spans_max = start.spans_max});
+    return {};
+}
+
+OperationResult Executor::run(const TakeTrace&) {
+    auto recordings = gather_recordings(collective_, observer_.spans, kLeadRank, deadline());
+    if (!recordings) return broken(recordings.error());
+    OperationResult result;
+    result.recordings = *std::move(recordings);
     return result;
 }
 

@@ -6,6 +6,7 @@
 
 #include "comm/collective/collective.h"
 #include "worker/join.h"
+#include "worker/observer.h"
 #include "worker/operation.h"
 #include "worker/shard.h"
 
@@ -23,7 +24,8 @@ class Executor {
     static constexpr int kLeadRank = 0;
 
     // `operation_timeout` bounds how long the ranks wait for one another in one operation.
-    Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout);
+    Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout,
+             Observer* observer = nullptr);
 
     OperationResult apply(const Operation& operation);
 
@@ -41,6 +43,8 @@ class Executor {
     OperationResult run(const ReadKv& read);
     OperationResult run(const InspectSequence& inspect);
     OperationResult run(const ReportOccupancy& report);
+    OperationResult run(const StartTrace& start);
+    OperationResult run(const TakeTrace& take);
 
     bool is_lead() const { return collective_.rank() == kLeadRank; }
     OperationResult broken(const Error& cause);
@@ -48,8 +52,10 @@ class Executor {
 
     Shard& shard_;
     comm::Collective& collective_;
-    Join join_;
     const std::chrono::milliseconds operation_timeout_;
+    Observer nobody_;
+    Observer& observer_;
+    Join join_;
     const Operation* current_ = nullptr;
     bool broken_ = false;
 };

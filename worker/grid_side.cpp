@@ -49,14 +49,14 @@ struct GridSide::Links final : GridLinks {
     std::uint64_t packed_number_ = 0;
 };
 
-GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply)
+GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply, Observer* observer)
     : io_(io), view_(std::move(view)), rank_(rank), apply_(std::move(apply)) {
     if (rank_ != 0) return;
     for (std::size_t peer = 1; peer < view_.members.size(); ++peer) {
         peers_.push_back(std::make_unique<comm::Channel>(io_, view_.members[peer].endpoint));
     }
     links_ = std::make_unique<Links>(*this);
-    lead_ = std::make_unique<Lead>(*links_);
+    lead_ = std::make_unique<Lead>(*links_, observer);
     service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_));
 }
 
@@ -163,6 +163,15 @@ std::string GridSide::problem() const {
     if (!formed_) return "the ranks are forming";
     if (linked_ < peers_.size()) return fmt::format("{} of {} peers are linked", linked_, peers_.size());
     return {};
+}
+
+NodeState GridSide::state() const {
+    NodeState state{.generation = view_.generation, .rank = rank_, .not_ready = problem()};
+    if (lead_) {
+        state.lead =
+            LeadState{lead_->counters(), lead_->queue_depth(), lead_->under_way_count(), lead_->open_step_count()};
+    }
+    return state;
 }
 
 }  // namespace kvgrid::worker

@@ -8,6 +8,7 @@
 #include "comm/rpc/channel.h"
 #include "comm/rpc/server.h"
 #include "worker/lead.h"
+#include "worker/node_state.h"
 #include "worker/registration.h"
 #include "worker/service.h"
 
@@ -19,7 +20,7 @@ class GridSide {
   public:
     using Apply = std::function<void(Operation)>;  // hands an operation to this worker's executor
 
-    GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply);
+    GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply, Observer* observer = nullptr);
     ~GridSide();  // what waits is answered with stale_generation
 
     void formed(const Status& status);  // the collective of this generation is there, or not
@@ -30,6 +31,7 @@ class GridSide {
     Generation generation() const { return view_.generation; }
     bool ready() const { return formed_ && (rank_ != 0 || linked_ == peers_.size()) && problem_.empty(); }
     std::string problem() const;
+    NodeState state() const;
 
   private:
     struct Links;

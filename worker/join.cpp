@@ -32,9 +32,10 @@ struct Join::AlignedBytes {
     }
 };
 
-Join::Join(comm::Collective& collective, int root)
+Join::Join(comm::Collective& collective, int root, SpanRecorder* spans)
     : collective_(collective),
       root_(root),
+      spans_(spans),
       mine_(std::make_unique<AlignedBytes>()),
       all_(std::make_unique<AlignedBytes>()) {}
 
@@ -59,15 +60,22 @@ void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std
 }
 
 Result<comm::Payload> Join::finish(Deadline deadline) {
+    if (collective_.size() > 1) {
+        if (Status gathered = gather(deadline); !gathered) return gathered.error();
+    }
+    return collective_.rank() == root_ ? merge() : comm::Payload{};
+}
+
+Status Join::gather(Deadline deadline) {
+    const ScopedSpan span(spans_, SpanKind::gather, operation_);
     const bool is_root = collective_.rank() == root_;
-    if (collective_.size() == 1) return merge();
     std::span<std::byte> all;
     if (is_root) {
         all_->grow(block_bytes_ * collective_.size());
         all = {all_->data, block_bytes_ * collective_.size()};
     }
-    if (Status done = collective_.gather({mine_->data, block_bytes_}, all, root_, deadline); !done) return done.error();
-    if (!is_root) return comm::Payload{};
+    if (Status done = collective_.gather({mine_->data, block_bytes_}, all, root_, deadline); !done) return done;
+    if (!is_root) return {};
     bytes_received_ += block_bytes_ * (collective_.size() - 1);
     for (int rank = 0; rank < collective_.size(); ++rank) {
         std::uint64_t theirs = 0;
@@ -77,10 +85,11 @@ Result<comm::Payload> Join::finish(Deadline deadline) {
                     fmt::format("rank {} joined operation {}, the lead operation {}", rank, theirs, operation_)};
         }
     }
-    return merge();
+    return {};
 }
 
 comm::Payload Join::merge() const {
+    const ScopedSpan span(spans_, SpanKind::merge, operation_);
     const std::size_t row_bytes = spec_.row_bytes() * spec_.query_heads;
     std::shared_ptr<std::byte[]> merged(new std::byte[row_bytes * tokens_]);
     const std::span<std::byte> out{merged.get(), row_bytes * tokens_};

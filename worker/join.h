@@ -8,6 +8,7 @@
 #include "comm/collective/collective.h"
 #include "comm/wire/frame.h"
 #include "core/sharding.h"
+#include "worker/span_recorder.h"
 
 namespace kvgrid::worker {
 
@@ -20,7 +21,7 @@ namespace kvgrid::worker {
 //   Use     prepare -> the kernels write into partial() and lse() -> finish, on every rank, in the same order.
 class Join {
   public:
-    Join(comm::Collective& collective, int root);
+    Join(comm::Collective& collective, int root, SpanRecorder* spans = nullptr);
     ~Join();
 
     // Lays out this rank's block for an operation.
@@ -35,10 +36,12 @@ class Join {
     std::uint64_t bytes_received() const { return bytes_received_; }  // by this rank
 
   private:
+    Status gather(Deadline deadline);
     comm::Payload merge() const;
 
     comm::Collective& collective_;
     const int root_;
+    SpanRecorder* const spans_;
     struct AlignedBytes;
     std::unique_ptr<AlignedBytes> mine_;
     std::unique_ptr<AlignedBytes> all_;

@@ -17,9 +17,13 @@ OperationResult refused(Error error) {
     return result;
 }
 
+TimePoint now() {
+    return std::chrono::steady_clock::now();
+}
+
 }  // namespace
 
-Lead::Lead(GridLinks& links) : links_(links) {}
+Lead::Lead(GridLinks& links, Observer* observer) : links_(links), observer_(observer ? *observer : nobody_) {}
 
 void Lead::submit(OperationBody body, Done done) {
     if (const auto* add = std::get_if<AddModel>(&body)) {
@@ -40,7 +44,7 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
         return done({}, refused({Errc::not_found, fmt::format("model {} is not registered", begin.model.value)}));
     }
     begin.step = StepId{++last_step_};
-    OpenStep step{begin.model, begin.kind, 0, layer_after(model->second.spec, begin.kind, -1), owner};
+    OpenStep step{begin.model, begin.kind, 0, layer_after(model->second.spec, begin.kind, -1), owner, now()};
     for (const auto& part : begin.parts) step.tokens += part.tokens;
     ++begins_under_way_[owner];
     auto finish = [this, step, id = begin.step, done = std::move(done)](OperationResult result) {
@@ -92,6 +96,7 @@ void Lead::commit(StepId id, Done done) {
     if (!step) return done(refused(step.error()));
     const Status complete = check_all_layers_done(models_.at((*step)->model).spec, id, (*step)->next_layer);
     if (!complete) return done(refused(complete.error()));
+    done = ending(**step, true, std::move(done));
     steps_.erase(id);
     enqueue({.body = CommitStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
 }
@@ -99,8 +104,17 @@ void Lead::commit(StepId id, Done done) {
 void Lead::abort(StepId id, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
+    done = ending(**step, false, std::move(done));
     steps_.erase(id);
     enqueue({.body = AbortStep{id}, .done = std::move(done), .step = id, .model = {}, .tensors = {}});
+}
+
+// Tells the observer, beside `done`, when the step has ended.
+Lead::Done Lead::ending(const OpenStep& step, bool committed, Done done) {
+    return [this, begun = step.begun, committed, done = std::move(done)](OperationResult result) {
+        if (result.status) observer_.step_ended(committed, now() - begun);
+        done(std::move(result));
+    };
 }
 
 void Lead::owner_lost(Owner owner) {
@@ -121,6 +135,7 @@ void Lead::enqueue(Pending pending) {
         return pending.done(
             refused({Errc::busy, fmt::format("{} requests are waiting already: retry later", kQueueMax)}));
     }
+    pending.queued = now();
     queue_.push_back(std::move(pending));
     pump();
 }
@@ -140,8 +155,15 @@ void Lead::pump() {
     pumping_ = false;
 }
 
+void Lead::left_queue(const Pending& pending, std::uint64_t operation) {
+    const TimePoint left = now();
+    observer_.waited_in_queue(left - pending.queued);
+    if (observer_.spans.on()) observer_.spans.add(SpanKind::queue, pending.queued, left, operation);
+}
+
 void Lead::dispatch(Pending pending) {
-    under_way_[++counters_.operations].push_back({0, std::move(pending.done)});
+    left_queue(pending, ++counters_.operations);
+    under_way_[counters_.operations].push_back({0, std::move(pending.done)});
     send_to_all({counters_.operations, std::move(pending.body), {}}, {}, {});
 }
 
@@ -181,16 +203,22 @@ void Lead::dispatch_layers(Pending first) {
     std::vector<CallTensors> calls;
     std::vector<Share>& shares = under_way_[++counters_.operations];
     for (Pending& call : merged) {
+        left_queue(call, counters_.operations);
         together.steps.push_back(call.step);
         calls.push_back(call.tensors);
         shares.push_back({call.tensors.tokens * output_row, std::move(call.done)});
     }
-    send_to_all({counters_.operations, std::move(together), {}},
-                slice_by_head_part(model.spec, model.grid, has_q, has_kv, calls), model.grid);
+    std::vector<comm::Payload> slices;
+    {
+        const ScopedSpan span(&observer_.spans, SpanKind::slice, counters_.operations);
+        slices = slice_by_head_part(model.spec, model.grid, has_q, has_kv, calls);
+    }
+    send_to_all({counters_.operations, std::move(together), {}}, slices, model.grid);
 }
 
 void Lead::send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part,
                        const GridShape& grid) {
+    const ScopedSpan span(&observer_.spans, SpanKind::send, operation.number);
     // Peers first: their way is longer than the lead's own.
     for (int rank = links_.rank_count() - 1; rank >= 0; --rank) {
         if (!tensors_by_head_part.empty()) operation.tensors = tensors_by_head_part[grid.head_part(rank)];

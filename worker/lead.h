@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "comm/wire/frame.h"
+#include "core/clock.h"
 #include "worker/head_slices.h"
+#include "worker/observer.h"
 #include "worker/operation.h"
 
 namespace kvgrid::worker {
@@ -47,7 +49,7 @@ class Lead {
     static constexpr int kInFlightMax = 2;        // one runs, one is ready when it ends
     static constexpr int kMergedTokensMax = 256;  // larger calls fill the machine alone
 
-    explicit Lead(GridLinks& links);
+    explicit Lead(GridLinks& links, Observer* observer = nullptr);
 
     // Everything but layers and steps; `done` is called once, from `completed` or `fail`, or at once with `busy`.
     void submit(OperationBody body, Done done);
@@ -72,6 +74,8 @@ class Lead {
 
     LeadCounters counters() const { return counters_; }
     std::size_t open_step_count() const { return steps_.size(); }
+    std::size_t queue_depth() const { return queue_.size(); }
+    std::size_t under_way_count() const { return under_way_.size(); }
 
   private:
     struct Model {
@@ -84,6 +88,7 @@ class Lead {
         int tokens;
         int next_layer;
         Owner owner;
+        TimePoint begun;  // asked for
     };
     struct Pending {
         OperationBody body;
@@ -93,6 +98,7 @@ class Lead {
         ModelId model;
         StepKind kind = StepKind::attend;
         CallTensors tensors;
+        TimePoint queued{};
     };
     // One client's part of an operation that is under way.
     struct Share {
@@ -110,7 +116,12 @@ class Lead {
     Result<OpenStep*> find_step(StepId step);
     Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
 
+    void left_queue(const Pending& pending, std::uint64_t operation);
+    Done ending(const OpenStep& step, bool committed, Done done);
+
     GridLinks& links_;
+    Observer nobody_;
+    Observer& observer_;
     std::unordered_map<ModelId, Model> models_;
     std::unordered_map<StepId, OpenStep> steps_;
     std::unordered_set<Owner> lost_owners_with_begins_;

@@ -24,6 +24,7 @@ constexpr int kUsage = 2;
 struct Options {
     std::string coordinator;
     std::string listen;
+    std::string http_listen;
     bool allow_remote = false;
     std::string memory;
     int threads = 0;
@@ -44,6 +45,7 @@ int parse_options(int argc, char** argv, Options& options) {
     SettingOptions settings(in_force);
     settings.add(app, "cluster.coordinator", options.coordinator);
     settings.add(app, "worker.listen", options.listen);
+    settings.add(app, "worker.http_listen", options.http_listen);
     settings.add(app, "worker.allow_remote", options.allow_remote);
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
@@ -72,17 +74,27 @@ int default_threads() {
     return std::max(1, cores / environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1));
 }
 
+Result<comm::Endpoint> endpoint_of_rank(std::string text, int mpi_rank) {
+    if (const auto at = text.find("%r"); at != std::string::npos) text.replace(at, 2, std::to_string(mpi_rank));
+    return comm::parse_endpoint(text);
+}
+
 Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
-    std::string listen = options.listen;
-    if (const auto at = listen.find("%r"); at != std::string::npos) listen.replace(at, 2, std::to_string(mpi_rank));
     const auto coordinator = comm::parse_endpoint(options.coordinator);
     if (!coordinator) return coordinator.error();
-    const auto endpoint = comm::parse_endpoint(listen);
+    const auto endpoint = endpoint_of_rank(options.listen, mpi_rank);
     if (!endpoint) return endpoint.error();
+    std::optional<comm::Endpoint> http;
+    if (!options.http_listen.empty()) {
+        auto parsed = endpoint_of_rank(options.http_listen, mpi_rank);
+        if (!parsed) return parsed.error();
+        http = *std::move(parsed);
+    }
     const auto memory = parse_bytes(options.memory);
     if (!memory) return memory.error();
     return worker::NodeOptions{.coordinator = *coordinator,
                                .listen = *endpoint,
+                               .http_listen = std::move(http),
                                .allow_remote = options.allow_remote,
                                .mpi_rank = mpi_rank,
                                .memory_bytes = *memory,
@@ -146,11 +158,12 @@ int run(const Options& options) {
     const int rank = world ? world->rank() : 0;
     init_log(fmt::format("worker rank {}", rank), parse_log_level(options.log_level, LogLevel::info));
 
-    const auto configured = node_options(options, rank);
+    auto configured = node_options(options, rank);
     if (!configured) {
         log_error(configured.error().to_string());
         return 2;
     }
+    if (world) configured->abandoned_mpi_requests = [&world] { return world->abandoned_request_count(); };
     worker::Node node(*configured, make_former(world.get()));
     StopOnSignal stop(node);
     if (const Status done = node.run(); !done) {

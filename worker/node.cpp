@@ -28,6 +28,7 @@ Node::Node(NodeOptions options, FormCollective form)
     : options_(std::move(options)), form_(std::move(form)), kernel_threads_(options_.kernel_threads) {}
 
 Node::~Node() {
+    monitor_.reset();
     // Everything of the I/O thread dies on it, before the thread and the rest of the node do.
     std::promise<void> done;
     io_.post([&] {
@@ -48,11 +49,14 @@ Status Node::run() {
                                     .on_disconnect =
                                         [this](comm::ConnectionId connection) {
                                             if (side_) side_->connection_lost(connection);
-                                        }});
+                                        },
+                                    .on_answer = [this](const comm::Answered& answered) { on_answer(answered); }});
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
-    WorkerIdentity identity{bound->to_string(), host_name(), getpid(), options_.mpi_rank, options_.memory_bytes};
+    const auto http = start_monitor();
+    if (!http) return http.error();
+    WorkerIdentity identity{bound->to_string(), host_name(), getpid(), options_.mpi_rank, options_.memory_bytes, *http};
     io_.post([this, identity = std::move(identity)] {
         registration_ = std::make_unique<Registration>(
             io_, options_.coordinator, identity,
@@ -66,6 +70,21 @@ Status Node::run() {
     return {};
 }
 
+// The endpoint; empty if none is wanted.
+Result<std::string> Node::start_monitor() {
+    if (!options_.http_listen) return std::string();
+    monitor_ = std::make_unique<WorkerMonitor>(
+        WorkerMonitor::Sources{.io = io_,
+                               .state = [this] { return state(); },
+                               .server = *server_,
+                               .metrics = metrics_,
+                               .abandoned_mpi_requests = options_.abandoned_mpi_requests});
+    const auto bound = monitor_->listen(*options_.http_listen, options_.allow_remote);
+    if (!bound) return bound.error();
+    log_info("metrics at http://" + bound->to_string() + "/metrics");
+    return bound->to_string();
+}
+
 void Node::stop() {
     queue_.stop();
 }
@@ -76,15 +95,21 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
     if (mine == view.members.end()) return;  // a standby
     const int rank = static_cast<int>(mine - view.members.begin());
     const Generation generation = view.generation;
-    side_ = std::make_unique<GridSide>(io_, view, rank, [this, generation](Operation operation) {
-        queue_.post([this, generation, operation = std::move(operation)]() mutable {
-            apply(generation, std::move(operation));
-        });
-    });
+    const auto apply_later = [this, generation](Operation operation) {
+        queue_.post(
+            [this, generation, arrived = std::chrono::steady_clock::now(), operation = std::move(operation)]() mutable {
+                const TimePoint begun = std::chrono::steady_clock::now();
+                metrics_.waited_for_executor(begun - arrived);
+                if (metrics_.spans.on()) metrics_.spans.add(SpanKind::wake_up, arrived, begun, operation.number);
+                apply(generation, std::move(operation));
+            });
+    };
+    side_ = std::make_unique<GridSide>(io_, view, rank, apply_later, &metrics_);
     queue_.post([this, view, rank] { form(view, rank); });
 }
 
 void Node::form(const MembershipView& view, int rank) {
+    metrics_.occupancy().withdraw();
     grid_ = {};
     std::vector<int> world_ranks;
     for (const MemberAddress& member : view.members) world_ranks.push_back(member.mpi_rank);
@@ -94,7 +119,8 @@ void Node::form(const MembershipView& view, int rank) {
     if (status) {
         grid_.collective = std::move(*collective);
         grid_.shard = std::make_unique<Shard>(rank, options_.memory_bytes, kernel_threads_);
-        grid_.executor = std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout);
+        grid_.executor =
+            std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout, &metrics_);
         publish_report();
     }
     io_.post([this, generation = view.generation, status] { formed(generation, status); });
@@ -111,23 +137,41 @@ void Node::apply(Generation generation, Operation operation) {
     const bool tell =
         grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
     if (!tell) return;
-    io_.post([this, generation, number = operation.number, result = std::move(result)]() mutable {
+    io_.post([this, generation, number = operation.number, done = std::chrono::steady_clock::now(),
+              result = std::move(result)]() mutable {
+        if (metrics_.spans.on())
+            metrics_.spans.add(SpanKind::hand_back, done, std::chrono::steady_clock::now(), number);
+        const ScopedSpan span(&metrics_.spans, SpanKind::reply, number);
         if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
     });
 }
 
 void Node::publish_report() {
+    metrics_.occupancy().publish(*grid_.shard);
     auto report = grid_.shard->report();
     const std::lock_guard lock(report_mutex_);
     report_ = std::move(report);
 }
 
+void Node::on_answer(const comm::Answered& answered) {
+    metrics_.answered(answered);
+    if (answered.request != comm::MessageType::layer || !metrics_.spans.on()) return;
+    const TimePoint now = std::chrono::steady_clock::now();
+    metrics_.spans.add(SpanKind::request, now - answered.took, now, 0);
+}
+
 void Node::on_request(comm::Request request, comm::Responder responder) {
+    const ScopedSpan span(&metrics_.spans, SpanKind::receive, 0);
     if (!side_) {
         return responder.fail(
             {Errc::unavailable, "this worker is not part of a grid yet: ask the coordinator for the lead"});
     }
     side_->handle(std::move(request), std::move(responder));
+}
+
+NodeState Node::state() const {
+    if (side_) return side_->state();
+    return {.not_ready = "this worker is in no grid: it waits for the coordinator to name one", .lead = {}};
 }
 
 WorkerHealth Node::health() {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "worker/executor.h"
 #include "worker/executor_queue.h"
 #include "worker/grid_side.h"
+#include "worker/monitor.h"
 #include "worker/registration.h"
 
 namespace kvgrid::worker {
@@ -24,12 +26,14 @@ using FormCollective = std::function<Result<std::unique_ptr<comm::Collective>>(c
 struct NodeOptions {
     comm::Endpoint coordinator;
     comm::Endpoint listen;
+    std::optional<comm::Endpoint> http_listen;  // for /metrics and the like; nothing: none
     bool allow_remote = false;
     int mpi_rank = 0;
     std::uint64_t memory_bytes = 0;
     int kernel_threads = 1;
     std::chrono::milliseconds operation_timeout{60'000};
     std::chrono::milliseconds form_timeout{30'000};
+    std::function<std::uint64_t()> abandoned_mpi_requests = {};  // so far; from any thread
 };
 
 // One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.
@@ -60,11 +64,15 @@ class Node {
     void formed(Generation generation, const Status& status);
     void apply(Generation generation, Operation operation);
     void on_request(comm::Request request, comm::Responder responder);
+    void on_answer(const comm::Answered& answered);
     WorkerHealth health();
+    NodeState state() const;
+    Result<std::string> start_monitor();
     void publish_report();
 
     const NodeOptions options_;
     const FormCollective form_;
+    WorkerMetrics metrics_;
     ExecutorQueue queue_;
     kernels::ThreadPool kernel_threads_;
     Grid grid_;
@@ -77,6 +85,8 @@ class Node {
     std::unique_ptr<GridSide> side_;
     std::unique_ptr<comm::Server> server_;
     std::unique_ptr<Registration> registration_;
+
+    std::unique_ptr<WorkerMonitor> monitor_;  // looks at all of the above
 };
 
 }  // namespace kvgrid::worker

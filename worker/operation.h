@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <variant>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "core/window.h"
+#include "worker/recording_gather.h"
 #include "worker/shard.h"
 
 namespace kvgrid::worker {
@@ -60,10 +62,16 @@ struct InspectSequence {
     SequenceId sequence;
 };
 struct ReportOccupancy {};
+struct StartTrace {  // on every rank, from here in the order of operations
+    std::uint32_t steps = 1;
+    std::chrono::milliseconds duration{0};
+    std::uint32_t spans_max = 0;
+};
+struct TakeTrace {};
 
 using OperationBody =
     std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
-                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy>;
+                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1
@@ -87,6 +95,7 @@ struct OperationResult {
     std::uint64_t pool_bytes = 0;                   // AddModel: as allotted, the same on each rank
     SequenceReport sequence;                        // InspectSequence
     std::vector<std::vector<ModelReport>> by_rank;  // ReportOccupancy
+    std::vector<RankRecording> recordings;          // TakeTrace: by rank
     std::uint64_t join_bytes = 0;                   // ReportOccupancy: received by all ranks in layer joins so far
     std::uint64_t compute_ns = 0;                   // RunLayer: in kernels of the lead
     std::uint64_t join_ns = 0;                      // RunLayer: gathering and merging

@@ -4,6 +4,7 @@
 
 #include "comm/wire/kvgrid.pb.h"
 #include "comm/wire/messages.h"
+#include "worker/trace_wire.h"
 
 namespace kvgrid::worker {
 
@@ -90,6 +91,17 @@ void put(const ReportOccupancy&, wire::OperationMessage& message) {
     message.mutable_occupancy();
 }
 
+void put(const StartTrace& start, wire::OperationMessage& message) {
+    auto& body = *message.mutable_start_trace();
+    body.set_steps(start.steps);
+    body.set_duration_ms(static_cast<std::uint32_t>(start.duration.count()));
+    body.set_spans_max(start.spans_max);
+}
+
+void put(const TakeTrace&, wire::OperationMessage& message) {
+    message.mutable_take_trace();
+}
+
 // ---- from the wire
 
 Result<OperationBody> get_add_model(const wire::GridAddModel& body) {
@@ -145,6 +157,10 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
             return OperationBody{InspectSequence{SequenceId{message.inspect().sequence()}}};
         case Wire::kOccupancy:
             return OperationBody{ReportOccupancy{}};
+        case Wire::kStartTrace:
+            return OperationBody{start_trace_from(message.start_trace())};
+        case Wire::kTakeTrace:
+            return OperationBody{TakeTrace{}};
         case Wire::BODY_NOT_SET:
             break;
     }

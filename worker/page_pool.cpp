@@ -55,18 +55,21 @@ void PagePool::commit(PageId page) {
     reserved_[page] = false;
     --counts_.reserved;
     ++counts_.used;
+    ++counts_.references;
     check();
 }
 
 void PagePool::share(PageId page) {
     if (holders_[page] == 0 || reserved_[page]) fatal(fmt::format("page {} was shared without being used", page));
     if (++holders_[page] == 2) ++counts_.shared;
+    ++counts_.references;
     check();
 }
 
 void PagePool::give_back(PageId page) {
     if (holders_[page] == 0) fatal(fmt::format("page {} was given back twice", page));
     --holders_[page];
+    if (!reserved_[page]) --counts_.references;
     if (holders_[page] == 1) --counts_.shared;
     if (holders_[page] == 0) {
         if (reserved_[page]) {
@@ -99,9 +102,11 @@ bool PagePool::recount_agrees() const {
         else
             ++counted.used;
         if (holders_[page] > 1) ++counted.shared;
+        if (!reserved_[page]) counted.references += holders_[page];
     }
     return counted.conserved() && counted.free == counts_.free && counted.used == counts_.used &&
-           counted.reserved == counts_.reserved && counted.shared == counts_.shared;
+           counted.reserved == counts_.reserved && counted.shared == counts_.shared &&
+           counted.references == counts_.references;
 }
 
 }  // namespace kvgrid::worker

@@ -19,6 +19,7 @@ struct PageCounts {
     std::uint64_t used = 0;
     std::uint64_t reserved = 0;
     std::uint64_t shared = 0;
+    std::uint64_t references = 0;  // holders of the used pages: entries of page lists
 
     bool conserved() const { return free + used + reserved == capacity && shared <= used; }
 };

@@ -74,6 +74,7 @@ struct Registration::Impl : std::enable_shared_from_this<Impl> {
         request.set_ready(health.ready);
         request.set_problem(health.problem);
         request.set_version(kVersion);
+        request.set_http_endpoint(identity.http_endpoint);
         for (const ModelReport& model : health.models) put_report(model, *request.add_models());
         call(comm::MessageType::heartbeat, comm::pack(request), [](Impl& self, const comm::Frame& frame) {
             const auto reply = comm::unpack<wire::HeartbeatReply>(frame);

@@ -32,6 +32,7 @@ struct WorkerIdentity {
     int process_id = 0;
     int mpi_rank = 0;
     std::uint64_t memory_bytes = 0;
+    std::string http_endpoint = {};  // empty: none
 };
 
 // What it tells with each heartbeat.

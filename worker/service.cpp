@@ -9,6 +9,7 @@
 #include "comm/wire/messages.h"
 #include "worker/operation_wire.h"
 #include "worker/report_wire.h"
+#include "worker/trace_wire.h"
 
 namespace kvgrid::worker {
 
@@ -80,6 +81,10 @@ void Service::handle(Request request, Responder responder) {
             return inspect_sequence(request, std::move(responder));
         case MessageType::occupancy:
             return occupancy(request, std::move(responder));
+        case MessageType::start_trace:
+            return start_trace(request, std::move(responder));
+        case MessageType::take_trace:
+            return take_trace(request, std::move(responder));
         default:
             return responder.fail({Errc::unsupported, fmt::format("a worker does not serve requests of type {}",
                                                                   static_cast<int>(header.type))});
@@ -213,6 +218,19 @@ void Service::occupancy(const Request&, Responder responder) {
                      reply.set_layer_calls(counters.layer_calls);
                      reply.set_merged_layer_calls(counters.merged_layer_calls);
                      to.reply(MessageType::occupancy_reply, comm::pack(reply));
+                 }));
+}
+
+void Service::start_trace(const Request& request, Responder responder) {
+    const auto message = parse<wire::StartTraceRequest>(request, responder);
+    if (!message) return;
+    if (Status valid = check_start_trace(*message); !valid) return responder.fail(valid.error());
+    lead_.submit(start_trace_from(*message), answer_empty(std::move(responder)));
+}
+
+void Service::take_trace(const Request&, Responder responder) {
+    lead_.submit(TakeTrace{}, answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     to.reply(MessageType::trace_reply, comm::pack(trace_reply(result.recordings)));
                  }));
 }
 

@@ -32,6 +32,8 @@ class Service {
     void set_window(const comm::Request& request, comm::Responder responder);
     void inspect_sequence(const comm::Request& request, comm::Responder responder);
     void occupancy(const comm::Request& request, comm::Responder responder);
+    void start_trace(const comm::Request& request, comm::Responder responder);
+    void take_trace(const comm::Request& request, comm::Responder responder);
 
     Lead& lead_;
     const Generation generation_;

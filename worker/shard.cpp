@@ -21,7 +21,7 @@ Status check_window(const Window& window) {
 }  // namespace
 
 Shard::Shard(int rank, std::uint64_t memory_bytes, kernels::ThreadPool& threads)
-    : rank_(rank), memory_left_(memory_bytes), threads_(threads) {}
+    : rank_(rank), memory_bytes_(memory_bytes), memory_left_(memory_bytes), threads_(threads) {}
 
 Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const GridShape& grid,
                                        std::uint64_t pool_bytes) {
@@ -192,7 +192,7 @@ std::vector<ModelReport> Shard::report() const {
     std::vector<ModelReport> reports;
     for (const auto& [id, model] : models_) {
         reports.push_back({id, model.spec.page_bytes(), model.pool->counts(), model.streams->sequence_count(),
-                           model.streams->stored_tokens()});
+                           model.streams->stored_tokens(), model.streams->committed_tokens()});
     }
     std::ranges::sort(reports, {}, &ModelReport::model);
     return reports;

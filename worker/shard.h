@@ -12,6 +12,7 @@
 #include "kernels/attention.h"
 #include "kernels/thread_pool.h"
 #include "worker/page_pool.h"
+#include "worker/span_recorder.h"
 #include "worker/step.h"
 #include "worker/stream_table.h"
 
@@ -41,8 +42,10 @@ struct ShardLayer {
     std::span<const std::byte> q;  // [tokens, local query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [tokens, local KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
-    std::span<float> partial;  // out [tokens, local query heads, head_dim]; empty in a write step
-    std::span<float> lse;      // out [tokens, local query heads]
+    std::span<float> partial;       // out [tokens, local query heads, head_dim]; empty in a write step
+    std::span<float> lse;           // out [tokens, local query heads]
+    SpanRecorder* spans = nullptr;  // may be left out
+    std::uint64_t operation = 0;    // for them
 };
 
 struct ModelReport {
@@ -51,6 +54,21 @@ struct ModelReport {
     PageCounts pages;
     std::uint64_t sequences = 0;
     std::uint64_t stored_tokens = 0;
+    std::int64_t committed_tokens = 0;  // sum of the sequences' lengths
+};
+
+// Of an open step; all 0 if it is not open.
+struct StepSize {
+    int sequences = 0;
+    int tokens = 0;                   // new ones
+    std::int64_t context_tokens = 0;  // the sequences' lengths with them
+
+    StepSize& operator+=(const StepSize& other) {
+        sequences += other.sequences;
+        tokens += other.tokens;
+        context_tokens += other.context_tokens;
+        return *this;
+    }
 };
 
 // What one worker holds, without any I/O: its heads' streams, its pages of them, and the steps that are open. An engine's own ranks
@@ -90,17 +108,19 @@ class Shard {
     const SequenceState* find_sequence(SequenceId id) const;
     ModelId model_of(SequenceId id) const;     // 0 if it is not open
     ModelId model_of_step(StepId step) const;  // 0 if it is not open
-    int tokens_of_step(StepId step) const;     // 0 if it is not open
-    bool attends(StepId step) const;           // whether it is open and of that kind
+    StepSize size_of_step(StepId step) const;
+    bool attends(StepId step) const;  // whether it is open and of that kind
     std::int64_t length_of(SequenceId id) const;
-    std::vector<ModelReport> report() const;
+    std::vector<ModelReport> report() const;  // by model
+    std::uint64_t memory_bytes() const { return memory_bytes_; }
+    std::uint64_t memory_left() const { return memory_left_; }  // that no model has
 
   private:
     struct Step {
         ModelId model;
         StepKind kind;
         std::vector<StreamTable::Part> parts;
-        int tokens = 0;
+        StepSize size;
         int next_layer = 0;  // layer_count when all are done
     };
 
@@ -112,6 +132,7 @@ class Shard {
     std::size_t stream_index(const ShardModel& model, int layer, int head) const;
 
     const int rank_;
+    const std::uint64_t memory_bytes_;
     std::uint64_t memory_left_;
     kernels::ThreadPool& threads_;
     std::unordered_map<ModelId, ShardModel> models_;

@@ -61,8 +61,12 @@ Status Shard::begin(const BeginStep& request) {
     if (Status valid = check_begin(request); !valid) return valid;
     ShardModel& model = models_.at(request.model);
     if (Status grown = model.streams->grow(request.step, request.parts); !grown) return grown;
-    Step step{request.model, request.kind, request.parts, 0, layer_after(model.spec, request.kind, -1)};
-    for (const auto& part : request.parts) step.tokens += part.tokens;
+    Step step{request.model, request.kind, request.parts, {}, layer_after(model.spec, request.kind, -1)};
+    for (const auto& part : request.parts) {
+        step.size.tokens += part.tokens;
+        step.size.context_tokens += model.streams->find(part.sequence)->length + part.tokens;
+    }
+    step.size.sequences = static_cast<int>(request.parts.size());
     steps_.emplace(request.step, std::move(step));
     return {};
 }
@@ -77,9 +81,9 @@ ModelId Shard::model_of_step(StepId step) const {
     return found == steps_.end() ? ModelId{} : found->second.model;
 }
 
-int Shard::tokens_of_step(StepId step) const {
+StepSize Shard::size_of_step(StepId step) const {
     const auto found = steps_.find(step);
-    return found == steps_.end() ? 0 : found->second.tokens;
+    return found == steps_.end() ? StepSize{} : found->second.size;
 }
 
 bool Shard::attends(StepId step) const {
@@ -102,7 +106,7 @@ Status Shard::check_layer(const ShardLayer& call) const {
         }
         const ModelSpec& spec = find_model(step.model)->spec;
         if (Status next = check_layer_order(spec, id, call.layer, step.next_layer); !next) return next;
-        tokens += step.tokens;
+        tokens += step.size.tokens;
     }
     const ShardModel& model = *find_model(first->model);
     const std::size_t row = model.spec.row_bytes();
@@ -138,6 +142,7 @@ std::size_t Shard::stream_index(const ShardModel& model, int layer, int head) co
 }
 
 void Shard::append_layer(ShardModel& model, const ShardLayer& call) {
+    const ScopedSpan span(call.spans, SpanKind::append, call.operation);
     runs_.clear();
     int row = 0;
     const std::size_t stream = stream_index(model, call.layer, 0);
@@ -169,6 +174,7 @@ void Shard::append_layer(ShardModel& model, const ShardLayer& call) {
 }
 
 void Shard::attend_layer(ShardModel& model, const ShardLayer& call) {
+    const ScopedSpan span(call.spans, SpanKind::attend, call.operation);
     items_.clear();
     streams_of_items_.clear();
     std::size_t sequences = 0;

@@ -88,6 +88,7 @@ Status StreamTable::fork(SequenceId source, SequenceId target) {
             stored_tokens_ += entry.token_count;
         }
     }
+    committed_tokens_ += copy.length;
     sequences_.emplace(target, std::move(copy));
     return {};
 }
@@ -96,6 +97,7 @@ Status StreamTable::close(SequenceId id) {
     const auto sequence = find_idle(id);
     if (!sequence) return sequence.error();
     for (auto& stream : (*sequence)->streams) drop_pages(stream, 0, stream.size());
+    committed_tokens_ -= (*sequence)->length;
     sequences_.erase(id);
     return {};
 }
@@ -123,6 +125,7 @@ Status StreamTable::truncate(SequenceId id, std::int64_t length) {
     for (DroppedTokens& dropped : sequence.dropped) {
         if (dropped.first >= length) dropped = {};
     }
+    committed_tokens_ -= sequence.length - length;
     sequence.length = length;
     return {};
 }
@@ -237,6 +240,7 @@ void StreamTable::settle(SequenceId id) {
     stored_tokens_ +=
         stream_count() * tokens_of_part(sequence.length, growth.tokens, sequence.spread, grid_, sequence_part_);
     sequence.length += growth.tokens;
+    committed_tokens_ += growth.tokens;
     drop_what_left_the_window(sequence);
 }
 

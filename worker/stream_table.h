@@ -78,6 +78,7 @@ class StreamTable {
     SequenceState* find(SequenceId id);
     std::size_t sequence_count() const { return sequences_.size(); }
     std::uint64_t stored_tokens() const { return stored_tokens_; }
+    std::int64_t committed_tokens() const { return committed_tokens_; }  // sum of the sequences' lengths
     HeadRange local_kv_heads() const { return heads_; }
     int kv_layer_index(int layer) const;  // position among the layers that own KV
 
@@ -101,6 +102,7 @@ class StreamTable {
     PagePool& pool_;
     std::unordered_map<SequenceId, SequenceState> sequences_;
     std::uint64_t stored_tokens_ = 0;
+    std::int64_t committed_tokens_ = 0;
 };
 
 }  // namespace kvgrid::worker

@@ -72,6 +72,7 @@ void add_manual(CommandLine& line);
 void add_model(CommandLine& line);
 void add_sequence(CommandLine& line);
 void add_top(CommandLine& line);
+void add_trace_record(CommandLine& line);
 void add_trace_replay(CommandLine& line);
 void add_version(CommandLine& line);
 

@@ -18,11 +18,11 @@ nlohmann::json as_json(const ModelOccupancy& pages) {
 nlohmann::json as_json(const ClusterWorker& worker) {
     nlohmann::json models = nlohmann::json::array();
     for (const ModelOccupancy& model : worker.models) models.push_back(as_json(model));
-    return {{"worker", worker.worker.value},       {"rank", worker.rank},
-            {"endpoint", worker.endpoint},         {"host", worker.host},
-            {"process_id", worker.process_id},     {"alive", worker.alive},
-            {"memory_bytes", worker.memory_bytes}, {"version", worker.version},
-            {"models", std::move(models)}};
+    return {{"worker", worker.worker.value},         {"rank", worker.rank},
+            {"endpoint", worker.endpoint},           {"host", worker.host},
+            {"process_id", worker.process_id},       {"alive", worker.alive},
+            {"memory_bytes", worker.memory_bytes},   {"version", worker.version},
+            {"http_endpoint", worker.http_endpoint}, {"models", std::move(models)}};
 }
 
 nlohmann::json as_json(const RegisteredModel& model) {

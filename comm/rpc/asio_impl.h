@@ -1,6 +1,6 @@
 #pragma once
 
-// The only door to Asio: for the .cpp files of comm/rpc, precompiled. No public header includes it.
+// The only door to Asio: for the .cpp files of comm/rpc, where it is precompiled, and of comm/http. No public header includes it.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/basic_socket_acceptor.hpp>

@@ -67,9 +67,14 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
         std::shared_ptr<Acceptor> acceptor;
         SocketFile file;
     };
-    struct Answer {
+    struct Asked {
         ConnectionId connection;
         std::uint64_t request;
+        MessageType type;
+        TimePoint arrival;
+    };
+    struct Answer {
+        Asked to;
         MessageType type;
         std::string message;
         Payload payload;
@@ -82,8 +87,9 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
 
     void add(Socket socket);
     void close_all();
-    Responder responder_for(ConnectionId connection, std::uint64_t request);
+    Responder responder_for(Asked asked);
     void answer(Answer answer);
+    void tell(const Answer& answer) const;
 
     static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
     static Task<> serve(std::shared_ptr<Impl> server, ConnectionPtr connection);
@@ -98,6 +104,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     std::unordered_map<ConnectionId, ConnectionPtr> connections;
     ConnectionId last_connection = 0;
     std::atomic<int> connection_count = 0;
+    std::atomic<std::uint64_t> accepted = 0, turned_away = 0, broken_off = 0;
 };
 
 Server::Server(IoThread& io, Handlers handlers, ServerLimits limits)
@@ -132,6 +139,10 @@ Result<Endpoint> Server::listen(const Endpoint& endpoint, bool allow_remote) {
 
 int Server::connection_count() const {
     return impl_->connection_count;
+}
+
+ConnectionCounters Server::connections() const {
+    return {impl_->accepted, impl_->turned_away, impl_->broken_off};
 }
 
 void Server::Impl::close_all() {
@@ -170,6 +181,7 @@ void Server::Impl::add(Socket socket) {
     const FrameStream::Limits stream_limits{limits.unsent_bytes_max, limits.frame_timeout};
     auto connection = std::make_shared<Connection>(++last_connection, std::move(socket), stream_limits, executor());
     if (static_cast<int>(connections.size()) >= limits.connections_max) {
+        ++turned_away;
         send_error(*connection->stream, 0,
                    {Errc::busy, "all " + std::to_string(limits.connections_max) + " connections are taken"});
         connection->stream->close();
@@ -177,12 +189,14 @@ void Server::Impl::add(Socket socket) {
     }
     connections.emplace(connection->id, connection);
     ++connection_count;
+    ++accepted;
     start(executor(), serve(shared_from_this(), connection));
 }
 
 Task<> Server::Impl::serve(std::shared_ptr<Impl> server, ConnectionPtr connection) {
     const Error end = co_await server->read_requests(*connection);
     if (end.code != Errc::unavailable && !server->closed) {
+        ++server->broken_off;
         log_warn("closing a connection: " + end.to_string());
         send_error(*connection->stream, connection->stream->rejected_request(), end);
         co_await connection->stream->linger();
@@ -213,7 +227,7 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         const Deadline deadline =
             header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
         ++connection.requests_in_flight;
-        Responder responder = responder_for(connection.id, header.request);
+        Responder responder = responder_for({connection.id, header.request, header.type, arrival});
         handlers.on_request({std::move(*frame), connection.id, deadline}, std::move(responder));
     }
     co_return Error{Errc::unavailable, "the server is closed"};
@@ -221,9 +235,9 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
 
 // ---- answers
 
-Responder Server::Impl::responder_for(ConnectionId connection, std::uint64_t request) {
-    return Responder([held = gate, connection, request](MessageType type, std::string message, Payload payload) {
-        Answer answer{connection, request, type, std::move(message), std::move(payload)};
+Responder Server::Impl::responder_for(Asked asked) {
+    return Responder([held = gate, asked](MessageType type, std::string message, Payload payload) {
+        Answer answer{asked, type, std::move(message), std::move(payload)};
         std::unique_lock lock(held->mutex);
         Impl* const impl = held->open;
         if (impl == nullptr) return;
@@ -238,18 +252,29 @@ Responder Server::Impl::responder_for(ConnectionId connection, std::uint64_t req
 }
 
 void Server::Impl::answer(Answer answer) {
-    const auto found = connections.find(answer.connection);
+    if (handlers.on_answer && answer.to.request != 0) tell(answer);
+    const auto found = connections.find(answer.to.connection);
     if (found == connections.end()) return;
     Connection& connection = *found->second;
     if (connection.requests_in_flight-- == limits.requests_in_flight_max) connection.resumed.cancel();
-    if (answer.request == 0) return;
+    if (answer.to.request == 0) return;
     if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
         log_error("an answer cannot be sent: " + lengths.error().message);
-        return send_error(*connection.stream, answer.request,
+        return send_error(*connection.stream, answer.to.request,
                           {Errc::internal, "answer too long: " + lengths.error().message});
     }
-    connection.stream->send({.type = answer.type, .request = answer.request}, std::move(answer.message),
+    connection.stream->send({.type = answer.type, .request = answer.to.request}, std::move(answer.message),
                             std::move(answer.payload));
+}
+
+void Server::Impl::tell(const Answer& answer) const {
+    Answered told{answer.to.type, std::nullopt, std::chrono::steady_clock::now() - answer.to.arrival};
+    if (answer.type == MessageType::error) {
+        wire::ErrorReply reply;
+        reply.ParseFromString(answer.message);  // it was packed here
+        told.refused = from_wire(reply).code;
+    }
+    handlers.on_answer(told);
 }
 
 }  // namespace kvgrid::comm

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -49,12 +51,27 @@ struct ServerLimits {
     std::chrono::milliseconds frame_timeout{30'000};      // from a frame's first byte to its last
 };
 
+// What became of a request that wanted a reply.
+struct Answered {
+    MessageType request;
+    std::optional<Errc> refused;    // nothing: it was done
+    std::chrono::nanoseconds took;  // from the frame's arrival to here
+};
+
+// Of a server's connections, since it was made.
+struct ConnectionCounters {
+    std::uint64_t accepted = 0;
+    std::uint64_t turned_away = 0;  // at connections_max
+    std::uint64_t broken_off = 0;   // for what they sent, or were too slow to send
+};
+
 // Accepts connections and hands whole, checked frames to a handler, on the I/O thread.
 class Server {
   public:
     struct Handlers {
         std::function<void(Request, Responder)> on_request;
         std::function<void(ConnectionId)> on_disconnect;  // after the connection's last request
+        std::function<void(const Answered&)> on_answer = {};
     };
 
     Server(IoThread& io, Handlers handlers, ServerLimits limits = {});
@@ -67,7 +84,8 @@ class Server {
     // listeners may be open.
     Result<Endpoint> listen(const Endpoint& endpoint, bool allow_remote = false);
 
-    int connection_count() const;
+    int connection_count() const;            // from any thread
+    ConnectionCounters connections() const;  // likewise
 
   private:
     struct Impl;

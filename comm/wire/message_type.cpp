@@ -9,6 +9,7 @@ namespace {
 constexpr std::uint32_t kSmall = 64 << 10;  // a few numbers and names
 constexpr std::uint32_t kMedium = 1 << 20;  // a model spec, or a number for each sequence of a step
 constexpr std::uint32_t kList = 16 << 20;   // an entry for each worker, model or sequence
+constexpr std::uint32_t kTrace = 64 << 20;  // some 25 bytes for each span of each rank
 constexpr std::uint64_t kTensors = std::uint64_t{4} << 30;
 
 enum class Role { request, reply };
@@ -62,6 +63,9 @@ constexpr std::array kRows{
     Row{inspect_sequence_reply, "inspect_sequence_reply", reply, kMedium},
     Row{occupancy, "occupancy", request, kSmall},
     Row{occupancy_reply, "occupancy_reply", reply, kList},
+    Row{start_trace, "start_trace", request, kSmall},
+    Row{take_trace, "take_trace", request, kSmall},
+    Row{trace_reply, "trace_reply", reply, kTrace},
     Row{link_hello, "link_hello", request, kSmall},
     Row{operation, "operation", request, kList, kTensors},  // may hold a begin_step or a grid_add_model
 };

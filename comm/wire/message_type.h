@@ -53,6 +53,9 @@ enum class MessageType : std::uint16_t {
     inspect_sequence_reply = 75,
     occupancy = 76,  // Empty -> occupancy_reply
     occupancy_reply = 77,
+    start_trace = 78,  // StartTraceRequest -> empty
+    take_trace = 79,   // Empty -> trace_reply
+    trace_reply = 80,
 
     // lead -> peers: numbered operations, in order, without reply
     link_hello = 96,  // LinkHello -> empty

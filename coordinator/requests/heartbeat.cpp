@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "comm/rpc/endpoint.h"
 #include "coordinator/requests/requests.h"
 #include "coordinator/requests/wire_form.h"
 #include "core/log.h"
@@ -14,7 +15,10 @@ Heartbeat from_wire(const wire::HeartbeatRequest& request) {
                         .ready = request.ready(),
                         .problem = request.problem(),
                         .pools = {},
-                        .version = request.version()};
+                        .version = request.version(),
+
+                        .http_endpoint = {}};
+    if (comm::parse_endpoint(request.http_endpoint())) heartbeat.http_endpoint = request.http_endpoint();
     for (const wire::Occupancy& pool : request.models()) heartbeat.pools.push_back(coordinator::from_wire(pool));
     return heartbeat;
 }

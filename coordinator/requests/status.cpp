@@ -15,6 +15,7 @@ wire::WorkerStatus status_of(const Worker& worker, int rank) {
     status.set_process_id(worker.process.process_id);
     status.set_alive(worker.alive);
     status.set_memory_bytes(worker.process.memory_bytes);
+    status.set_http_endpoint(worker.said.http_endpoint);
     for (const PoolOccupancy& pool : worker.said.pools) *status.add_models() = to_wire(pool);
     status.set_version(worker.said.version);
     return status;
@@ -37,6 +38,7 @@ Result<wire::StatusReply> status(Coordinator& coordinator, const wire::StatusReq
         *reply.add_workers() = status_of(worker, membership.rank_of(worker.id));
     }
     reply.set_version(kVersion);
+    reply.set_http_endpoint(coordinator.http_endpoint());
     reply.set_expected_workers(static_cast<std::uint32_t>(membership.options().expected_workers));
     return reply;
 }

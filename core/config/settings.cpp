@@ -32,6 +32,8 @@ constexpr std::array kSettings{
 
     Setting{"coordinator.listen", "KVGRID_COORDINATOR_LISTEN", "--listen", "127.0.0.1:7070", list,
             "where to listen: host:port (port 0: any) or unix:/path; may be several"},
+    Setting{"coordinator.http_listen", "KVGRID_COORDINATOR_HTTP_LISTEN", "--http-listen", "", text,
+            "where to serve /metrics, /live, /ready and /version: host:port (port 0: any); nowhere if left out"},
     Setting{"coordinator.allow_remote", "KVGRID_COORDINATOR_ALLOW_REMOTE", "--allow-remote", "false", boolean,
             "listen also on addresses that other hosts can reach (traffic is not encrypted)"},
     Setting{"coordinator.state_dir", "KVGRID_COORDINATOR_STATE_DIR", "--state-dir", "", text,
@@ -47,6 +49,8 @@ constexpr std::array kSettings{
 
     Setting{"worker.listen", "KVGRID_WORKER_LISTEN", "--listen", "127.0.0.1:0", text,
             "where to listen; %r is replaced by the MPI rank, port 0 is any free one"},
+    Setting{"worker.http_listen", "KVGRID_WORKER_HTTP_LISTEN", "--http-listen", "", text,
+            "where to serve /metrics, /live, /ready and /version: host:port, as --listen; nowhere if left out"},
     Setting{"worker.allow_remote", "KVGRID_WORKER_ALLOW_REMOTE", "--allow-remote", "false", boolean,
             "listen also on addresses that other hosts can reach (traffic is not encrypted)"},
     Setting{"worker.memory", "KVGRID_WORKER_MEMORY", "--memory", "1GiB", size,

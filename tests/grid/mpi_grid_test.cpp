@@ -44,7 +44,7 @@ class MpiGrid {
     }
 
     OperationResult layer(StepId step, int layer, const std::vector<std::byte>& tensors) {
-        const int tokens = shard_.tokens_of_step(step);
+        const int tokens = shard_.size_of_step(step).tokens;
         const bool has_q = shard_.attends(step);
         const worker::CallTensors call{comm::Payload::copy_of(tensors), tokens};
         const auto slices = worker::slice_by_head_part(spec_, shape_, has_q, spec_.owns_kv(layer), std::span(&call, 1));

@@ -8,6 +8,7 @@ void add_commands(CommandLine& line) {
     add_model(line);
     add_sequence(line);
     add_trace_replay(line);
+    add_trace_record(line);
     add_bench(line);
     add_top(line);
     add_doctor(line);

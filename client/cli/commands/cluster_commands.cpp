@@ -7,6 +7,7 @@ void add_cluster(CommandLine& line) {
     add_cluster_start(line);
     add_cluster_stop(line);
     add_cluster_status(line);
+    add_cluster_prometheus_config(line);
     add_cluster_keep(line);
 }
 

@@ -8,6 +8,7 @@ namespace kvgrid::cli {
 void add_cluster_start(CommandLine& line);
 void add_cluster_stop(CommandLine& line);
 void add_cluster_status(CommandLine& line);
+void add_cluster_prometheus_config(CommandLine& line);
 void add_cluster_keep(CommandLine& line);  // the process behind `start`; not shown
 
 // Which cluster of this host.

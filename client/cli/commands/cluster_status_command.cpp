@@ -19,6 +19,7 @@ nlohmann::json status_json(const ClusterStatus& status, const FoundCluster& foun
             {"ready", status.ready},
             {"not_ready_because", status.not_ready_because},
             {"expected_workers", status.expected_workers},
+            {"http_endpoint", status.http_endpoint},
             {"workers", std::move(workers)}};
 }
 
@@ -26,6 +27,7 @@ void print_text(const ClusterStatus& status, const FoundCluster& found) {
     fmt::print("{}\n", status.ready ? "ready" : "not ready: " + status.not_ready_because);
     fmt::print("coordinator  {} ({})\n", found.endpoint, found.how);
     fmt::print("version      {}, generation {}\n", status.version, status.generation.value);
+    if (!status.http_endpoint.empty()) fmt::print("metrics      http://{}/metrics\n", status.http_endpoint);
     fmt::print("workers      {} of {}\n", status.workers.size(), status.expected_workers);
     for (const ClusterWorker& worker : status.workers) {
         fmt::print("  {:<10} worker {:<4} {}  {} on {} (process {}), {}\n",

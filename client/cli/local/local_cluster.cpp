@@ -26,6 +26,7 @@ constexpr auto kPollInterval = 10ms;
 constexpr auto kConnectTimeout = 500ms;  // of one attempt; between two of them the programs are looked at
 constexpr int kTailLines = 15;
 
+constexpr const char* kHttpListen = "127.0.0.1:0";  // the cluster's status names the ports
 constexpr const char* kCoordinatorLog = "coordinator.log";
 constexpr const char* kListening = "listening on ";  // in its log
 constexpr const char* kWorkersLog = "workers.log";
@@ -94,9 +95,16 @@ LocalCluster::~LocalCluster() {
 Status LocalCluster::start_coordinator() {
     const auto program = program_beside_this("kvgrid-coordinator");
     if (!program) return program.error();
-    std::vector<std::string> arguments{
-        *program,      "--state-dir",      state_dir_,          "--workers", std::to_string(options_.workers),
-        "--log-level", options_.log_level, "--exit-with-parent"};
+    std::vector<std::string> arguments{*program,
+                                       "--http-listen",
+                                       kHttpListen,
+                                       "--state-dir",
+                                       state_dir_,
+                                       "--workers",
+                                       std::to_string(options_.workers),
+                                       "--log-level",
+                                       options_.log_level,
+                                       "--exit-with-parent"};
     for (const std::string& endpoint : options_.listen) arguments.insert(arguments.end(), {"--listen", endpoint});
     // Last: when it says so of this one, it listens on all of them.
     arguments.insert(arguments.end(), {"--listen", endpoint_});
@@ -120,6 +128,8 @@ Status LocalCluster::start_workers() {
                                           endpoint_,
                                           "--listen",
                                           "unix:" + (sockets / "worker-%r.sock").string(),
+                                          "--http-listen",
+                                          kHttpListen,
                                           "--memory",
                                           std::to_string(options_.memory_bytes_per_worker),
                                           "--threads",

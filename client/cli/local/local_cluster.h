@@ -35,7 +35,8 @@ struct LocalClusterOptions {
 //     this process
 //       |-- kvgrid-coordinator            coordinator.log
 //       '-- mpirun                        workers.log
-//             '-- kvgrid-worker ...       all talk over Unix-domain sockets in a directory of this cluster alone
+//             '-- kvgrid-worker ...       all talk over Unix-domain sockets in a directory of this cluster alone;
+//                                         metrics over HTTP on free loopback ports
 //
 //   Ends     by stop, by the destructor, and with the thread that started it, however that ends: the kernel then kills the
 //            coordinator and mpirun, and the workers end with mpirun.

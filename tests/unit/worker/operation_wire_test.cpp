@@ -42,7 +42,9 @@ TEST(OperationWire, EveryKindComesBack) {
         AbortStep{StepId{9}},
         ReadKv{SequenceId{4}, 1, 100, 20},
         InspectSequence{SequenceId{4}},
-        ReportOccupancy{}};
+        ReportOccupancy{},
+        StartTrace{3, std::chrono::milliseconds(500), 100},
+        TakeTrace{}};
     std::uint64_t number = 40;
     for (const OperationBody& body : bodies) {
         const Operation sent{++number, body, comm::Payload::own(std::vector<std::byte>(3))};

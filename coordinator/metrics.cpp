@@ -1,0 +1,89 @@
+#include "coordinator/metrics.h"
+
+#include "comm/monitor/families.h"
+
+namespace kvgrid::coordinator {
+
+namespace {
+
+using comm::Family;
+using comm::gauge_family;
+
+Family workers_by_state(const Membership& membership) {
+    int members = 0, standbys = 0, dead = 0;
+    for (const Worker& worker : membership.workers()) {
+        if (!worker.alive)
+            ++dead;
+        else if (membership.rank_of(worker.id) >= 0)
+            ++members;
+        else
+            ++standbys;
+    }
+    return gauge_family("kvgrid_workers",
+                        "Workers that are known: in the grid, standing by, or not heard of for too long.")
+        .add(members, {{"state", "member"}})
+        .add(standbys, {{"state", "standby"}})
+        .add(dead, {{"state", "dead"}});
+}
+
+Family heartbeat_ages(const Membership& membership, TimePoint now) {
+    Family ages =
+        gauge_family("kvgrid_heartbeat_age_seconds", "How long ago each member of the grid was heard of, by its rank.");
+    for (const Worker& member : membership.members()) {
+        ages.add(comm::seconds(now - member.last_heard), {{"rank", std::to_string(membership.rank_of(member.id))}});
+    }
+    return ages;
+}
+
+// What has a value only at the moment of a scrape.
+struct StateMetrics final : prometheus::Collectable {
+    StateMetrics(Coordinator& who, const comm::Server& its_server) : coordinator(who), server(its_server) {}
+
+    std::vector<prometheus::MetricFamily> Collect() const override {
+        const Membership& membership = coordinator.membership();
+        auto families = comm::connection_families(server);
+        families.push_back(workers_by_state(membership));
+        families.push_back(heartbeat_ages(membership, coordinator.clock().now()));
+        families.push_back(gauge_family("kvgrid_workers_expected", "Workers that make up the grid.")
+                               .add(membership.options().expected_workers));
+        families.push_back(gauge_family("kvgrid_ready", "1 while the grid takes work, else 0: /ready says why not.")
+                               .add(!coordinator.obstacle()));
+        families.push_back(
+            gauge_family("kvgrid_generation", "The number of the membership; grows when a grid is formed.")
+                .add(static_cast<double>(membership.grid().generation.value)));
+        if (const auto models = coordinator.catalogue().models())
+            families.push_back(gauge_family("kvgrid_catalogue_models", "Models in the catalogue.")
+                                   .add(static_cast<double>(models->size())));
+        if (const auto sequences = coordinator.catalogue().sequence_count())
+            families.push_back(gauge_family("kvgrid_catalogue_sequences", "Sequences in the catalogue.")
+                                   .add(static_cast<double>(*sequences)));
+        families.push_back(gauge_family("kvgrid_abandoned_sequences",
+                                        "Sequences that the grid may hold for nobody, to be closed there.")
+                               .add(static_cast<double>(coordinator.abandoned().count())));
+        return families;
+    }
+
+    Coordinator& coordinator;
+    const comm::Server& server;
+};
+
+}  // namespace
+
+CoordinatorMetrics::CoordinatorMetrics()
+    : requests_(registry_),
+      catalogue_writes_(prometheus::BuildHistogram()
+                            .Name("kvgrid_catalogue_write_duration_seconds")
+                            .Help("One change of the catalogue, until it was on the disk.")
+                            .Register(registry_)
+                            .Add({}, comm::duration_buckets())) {}
+
+void CoordinatorMetrics::catalogue_written(std::chrono::nanoseconds took) {
+    catalogue_writes_.Observe(comm::seconds(took));
+}
+
+std::string CoordinatorMetrics::text(Coordinator& coordinator, const comm::Server& server) const {
+    const StateMetrics state(coordinator, server);
+    return comm::metrics_text({&registry_, &process_, &state});
+}
+
+}  // namespace kvgrid::coordinator
