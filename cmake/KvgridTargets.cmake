@@ -2,6 +2,9 @@
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
@@ -14,6 +17,7 @@ find_program(KVGRID_CCACHE ccache)
 if(KVGRID_CCACHE)
     # Precompiled headers are cached only with this (ccache's manual, "Precompiled headers"), and with -fpch-preprocess below.
     set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros ${KVGRID_CCACHE})
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${KVGRID_CCACHE})
 endif()
 
 # The tree is kept free of the warnings of GCC 12 (Debian 12), so only there are they errors; newer compilers have other opinions.
@@ -28,9 +32,9 @@ endif()
 
 function(kvgrid_common target)
     target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-    target_compile_options(${target} PRIVATE ${KVGRID_WARNINGS})
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${KVGRID_WARNINGS}>")
     if(KVGRID_CCACHE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-        target_compile_options(${target} PRIVATE -fpch-preprocess)
+        target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
     endif()
     if(KVGRID_SANITIZE)
         target_compile_options(${target} PUBLIC -fsanitize=${KVGRID_SANITIZE} -fno-sanitize-recover=all
@@ -58,6 +62,7 @@ endfunction()
 #
 #   unit, grid   run in each preset        threads   about threads: under TSan as well
 #   mpi, e2e     start processes: one at a time, and not under a sanitizer
+#   gpu          need a GPU: one at a time, and skipped where there is none
 #
 # Target tests_LABEL builds the programs of a label, where the test's name is a program's.
 function(kvgrid_label_test name)
@@ -70,7 +75,7 @@ function(kvgrid_label_test name)
     endif()
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
     foreach(label IN LISTS ARG_LABEL)
-        if(label STREQUAL "mpi" OR label STREQUAL "e2e")
+        if(label MATCHES "^(mpi|e2e|gpu)$")
             set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
         endif()
         if(TARGET ${name})
@@ -78,7 +83,7 @@ function(kvgrid_label_test name)
         endif()
     endforeach()
 endfunction()
-foreach(label unit grid threads mpi e2e)
+foreach(label unit grid threads mpi e2e gpu)
     add_custom_target(tests_${label})
 endforeach()
 
@@ -91,6 +96,16 @@ function(kvgrid_test name)
     kvgrid_program(${name} SOURCES ${ARG_SOURCES} PRIVATE ${ARG_PRIVATE} GTest::gtest GTest::gtest_main)
     add_test(NAME ${name} COMMAND ${name})
     kvgrid_label_test(${name} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# kvgrid_gpu_test(NAME SOURCES a_test.cpp ... PRIVATE lib ... [TIMEOUT 300]): a program whose main ends with 77 where there is no GPU, which
+# CTest reports as skipped.
+function(kvgrid_gpu_test name)
+    cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;PRIVATE" ${ARGN})
+    kvgrid_program(${name} SOURCES ${ARG_SOURCES} PRIVATE ${ARG_PRIVATE} GTest::gtest)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+    kvgrid_label_test(${name} LABEL gpu TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
 # kvgrid_mpi_test(NAME RANKS n COMMAND program [argument ...]): a program under mpirun. With --enable-recovery a rank's death leaves the

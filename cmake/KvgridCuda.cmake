@@ -1,0 +1,23 @@
+# The CUDA language where nvcc is: on the PATH, in $CUDA_PATH or $CUDA_HOME, or in /usr/local/cuda. No GPU is needed to compile. Afterwards
+# KVGRID_HAS_CUDA says whether kvgrid_kernels_cuda exists.
+set(KVGRID_HAS_CUDA OFF)
+if(KVGRID_CUDA STREQUAL "OFF")
+    return()
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+    find_program(KVGRID_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    if(KVGRID_NVCC)
+        set(CMAKE_CUDA_COMPILER ${KVGRID_NVCC})
+    elseif(KVGRID_CUDA STREQUAL "ON")
+        message(FATAL_ERROR "KVGRID_CUDA is ON, but there is no nvcc: put it on the PATH or set CUDA_PATH")
+    else()
+        message(STATUS "CUDA: no nvcc, so the kernels are built for CPUs only")
+        return()
+    endif()
+endif()
+# Before the language is enabled: CMake's own guess may name an architecture that this nvcc has dropped.
+set(CMAKE_CUDA_ARCHITECTURES ${KVGRID_CUDA_ARCHITECTURES})
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+set(KVGRID_HAS_CUDA ON)
+message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}, for sm_${CMAKE_CUDA_ARCHITECTURES}")
