@@ -7,12 +7,10 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/page_tokens.h"
 #include "core/result.h"
 
 namespace kvgrid {
-
-// Consecutive tokens of one stream in one page. A model may not choose it.
-inline constexpr int kPageTokens = 64;
 
 // What a spec may not exceed. Products of a spec's numbers fit 64 bits because of these.
 inline constexpr int kLayersMax = 1024;

@@ -5,19 +5,11 @@
 #include <span>
 
 #include "core/dtype.h"
+#include "kernels/head_shape.h"
 #include "kernels/page_layout.h"
 #include "kernels/thread_pool.h"
 
 namespace kvgrid::kernels {
-
-// Heads of one shard: query head h reads KV head h / (query_heads / kv_heads).
-struct HeadShape {
-    int query_heads;
-    int kv_heads;
-    int head_dim;
-
-    int group() const { return query_heads / kv_heads; }
-};
 
 // What one sequence of the batch asks for: its new tokens are consecutive, and so are their rows.
 struct AttentionItem {

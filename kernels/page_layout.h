@@ -4,7 +4,8 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/model_spec.h"
+#include "core/page_tokens.h"
+#include "kernels/page_entry.h"
 
 namespace kvgrid::kernels {
 
@@ -23,13 +24,6 @@ struct PageLayout {
     std::size_t v_index(int token, int dim) const {
         return static_cast<std::size_t>(kPageTokens) * head_dim + static_cast<std::size_t>(token) * head_dim + dim;
     }
-};
-
-// One page of a stream's page list. A list is in token order; pages of other sequence parts are simply missing from it.
-struct PageEntry {
-    std::uint32_t page;         // index in the slab
-    std::uint32_t token_count;  // tokens held, 1..64, from slot 0
-    std::int64_t first_token;   // order number, in the sequence, of the token in slot 0; slots follow consecutively
 };
 
 // The memory that page indices point into. Pages are aligned to 64 bytes.

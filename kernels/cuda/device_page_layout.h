@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <span>
 
-#include "core/model_spec.h"
+#include "core/page_tokens.h"
 
 namespace kvgrid::kernels {
 

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/page_tokens.h"
+#include "kernels/cuda/device_span.h"
+#include "kernels/head_shape.h"
+#include "kernels/page_entry.h"
+
+namespace kvgrid::kernels {
+
+// How one decode call is divided over the blocks of a GPU. Made once per step and good for every layer whose page lists have the same
+// lengths and order numbers.
+//
+//   row    (new token, query head of a group) of one item and KV head, counted token by token
+//   unit   up to 16 consecutive rows, which read their stream's visible pages together
+//   block  what one SM does: a range of pages, cut out of all units' pages laid end to end, so that all blocks cost the same
+//
+//      unit 0            unit 1      unit 2
+//      [pages...........][pages.....][pages....]
+//      | block 0 | block 1 | block 2 | block 3 |     block 1 ends unit 0 and begins unit 1
+//
+//   A unit whose pages end in a block is finished by that block (it merges); every other block that has pages of the unit hands over
+//   a partial outcome, and the unit is then the last thing that it does. So a block hands over at most one partial, keeps at most one,
+//   and waits only for blocks of lower index.
+
+// What one sequence of the batch asks for; as AttentionItem, in a form that a device reads.
+struct DecodeItem {
+    std::int64_t first_query;  // order number, in the sequence, of the first new token
+    std::int64_t window;       // tokens that a query sees, itself included; 0: all
+    std::int64_t sinks;        // first tokens that stay visible in spite of the window
+    std::int32_t query_count;  // new tokens, >= 0
+    std::int32_t first_row;    // row of the first new token in q and in the outputs
+};
+
+// Where the page list of a stream lies among the entries of all lists.
+struct PageList {
+    std::int32_t first;
+    std::int32_t count;
+};
+
+struct DecodeShape {
+    HeadShape heads;
+    int query_count_max;  // the most new tokens of any item
+    bool strictly_earlier = false;
+
+    constexpr int rows_max() const { return query_count_max * heads.group(); }
+    constexpr int unit_rows() const { return rows_max() <= 8 ? 8 : 16; }
+    constexpr int units_per_stream() const { return (rows_max() + unit_rows() - 1) / unit_rows(); }
+};
+
+struct alignas(16) DecodeUnit {
+    std::int64_t first_query;  // order number of the query of the unit's first row
+    std::int64_t window;
+    std::int64_t sinks;
+    std::int32_t list;        // the stream's first entry
+    std::int32_t sink_pages;  // visible pages of the list: [0, sink_pages), then from first_page on
+    std::int32_t first_page;
+    std::int32_t page_count;  // visible pages
+    std::int32_t kv_head;
+    std::int32_t query_row;   // row in q of the query of the unit's first row
+    std::int32_t first_head;  // the first row's head within the group
+    std::int32_t row_count;   // 0: nothing to do
+
+    constexpr int page_at(int position) const {
+        return list + (position < sink_pages ? position : first_page + position - sink_pages);
+    }
+};
+
+// Pages [page, ...) of unit `unit`, then whole units, then pages [0, end_page) of `end_unit`. Empty where begin and end are equal.
+struct alignas(16) DecodeBlock {
+    std::int32_t unit, page;
+    std::int32_t end_unit, end_page;
+    std::int32_t first_part;  // if page > 0: the first block that has pages of `unit`
+    std::int32_t reserved[3];
+    DecodeUnit first;  // a copy of `unit`, so that a block starts with one load
+};
+
+// What a unit costs besides its pages, in pages.
+inline constexpr int kUnitCost = 1;
+
+struct DecodeBatch {
+    DecodeShape shape;
+    std::span<const DecodeItem> items;
+    std::span<const PageList> lists;  // [item][kv_head]
+    std::span<const PageEntry> entries;
+
+    int unit_count() const { return static_cast<int>(items.size()) * shape.heads.kv_heads * shape.units_per_stream(); }
+};
+
+struct DecodeSchedule {
+    std::vector<DecodeUnit> units;
+    std::vector<DecodeBlock> blocks;
+};
+// On the host: for tests, and where the lists are there anyway.
+DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count);
+
+// The same on the device.
+//
+//   Shapes  units        [item_count * kv_heads * shape.units_per_stream()]
+//           blocks       [block_count]: one per SM as a rule
+//           cost_before  [units + 1], scratch
+//   Async   queued on `stream`; one launch of one block.
+//   Errors  std::invalid_argument where sizes disagree; CudaError where the launch is refused.
+//   Cost    a few us up to some thousand units; a search through the page list for each unit with a window.
+struct ScheduleDecode {
+    DecodeShape shape;
+    DeviceSpan<const DecodeItem> items;
+    DeviceSpan<const PageList> lists;
+    DeviceSpan<const PageEntry> entries;
+    DeviceSpan<DecodeUnit> units;
+    DeviceSpan<DecodeBlock> blocks;
+    DeviceSpan<std::int32_t> cost_before;
+};
+void schedule_decode(const ScheduleDecode& work, Stream stream);
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,131 @@
+#pragma once
+
+#include "kernels/cuda/decode_schedule.h"
+
+namespace kvgrid::kernels {
+
+// The arithmetic of a schedule: pure functions that host and device share.
+
+// The first index of [begin, end) whose entry is not below the bound: first_token + reach < bound.
+constexpr int first_at_or_after(const PageEntry* entries, int begin, int end, std::int64_t bound, int reach) {
+    while (begin < end) {
+        const int middle = begin + (end - begin) / 2;
+        if (entries[middle].first_token + reach < bound) {
+            begin = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    return begin;
+}
+
+// Fills in the pages of the list that hold anything visible to the queries from `oldest` to `newest`.
+constexpr void set_visible_pages(DecodeUnit& unit, const PageEntry* list, int list_count, std::int64_t newest_end) {
+    int end = list_count;
+    if (list_count > 0 && list[list_count - 1].first_token >= newest_end) {
+        end = first_at_or_after(list, 0, list_count, newest_end, 0);
+    }
+    const std::int64_t oldest_first = unit.window == 0 ? 0 : unit.first_query - unit.window + 1;
+    unit.first_page = oldest_first <= 0 ? 0 : first_at_or_after(list, 0, end, oldest_first + 1, kPageTokens);
+    unit.sink_pages = unit.first_page == 0 ? 0 : first_at_or_after(list, 0, unit.first_page, unit.sinks, 0);
+    unit.page_count = unit.sink_pages + end - unit.first_page;
+}
+
+struct UnitPlace {
+    int item, kv_head, tile;
+};
+constexpr UnitPlace place_of_unit(const DecodeShape& shape, int unit) {
+    const int per_stream = shape.units_per_stream();
+    const int stream = unit / per_stream;
+    return {stream / shape.heads.kv_heads, stream % shape.heads.kv_heads, unit % per_stream};
+}
+
+constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item, const PageList& list,
+                               const PageEntry* entries, const UnitPlace& place) {
+    const int group = shape.heads.group();
+    const int first_row = place.tile * shape.unit_rows();
+    const int rows = item.query_count * group - first_row;
+    DecodeUnit unit{};
+    unit.row_count = rows < 0 ? 0 : (rows < shape.unit_rows() ? rows : shape.unit_rows());
+    if (unit.row_count == 0) return unit;
+    unit.first_query = item.first_query + first_row / group;
+    unit.window = item.window;
+    unit.sinks = item.sinks;
+    unit.list = list.first;
+    unit.kv_head = place.kv_head;
+    unit.query_row = item.first_row + first_row / group;
+    unit.first_head = first_row % group;
+    const std::int64_t newest = unit.first_query + (unit.first_head + unit.row_count - 1) / group;
+    set_visible_pages(unit, entries + list.first, list.count, shape.strictly_earlier ? newest : newest + 1);
+    return unit;
+}
+
+constexpr int cost_of(const DecodeUnit& unit) {
+    return unit.row_count == 0 ? 0 : unit.page_count + kUnitCost;
+}
+
+// Where block `block` of `used` begins, in costs of `total`.
+constexpr std::int64_t cut(int block, int used, int total) {
+    return static_cast<std::int64_t>(block) * total / used;
+}
+
+// The unit that holds a cost, by the sums of costs before each unit.
+constexpr int unit_at(const std::int32_t* cost_before, int unit_count, std::int64_t cost) {
+    int begin = 0, end = unit_count;  // cost_before[begin] <= cost < cost_before[end]
+    while (end - begin > 1) {
+        const int middle = begin + (end - begin) / 2;
+        if (cost_before[middle] <= cost) {
+            begin = middle;
+        } else {
+            end = middle;
+        }
+    }
+    return begin;
+}
+
+struct CostSums {
+    const std::int32_t* before;  // [unit_count + 1]
+    int unit_count;
+
+    constexpr int total() const { return before[unit_count]; }
+};
+
+struct UnitPage {
+    int unit, page;
+};
+// A cut within the cost of the unit itself moves to its first page.
+constexpr UnitPage place_of_cut(const CostSums& sums, std::int64_t cost) {
+    const int unit = unit_at(sums.before, sums.unit_count, cost);
+    const std::int64_t page = cost - sums.before[unit] - kUnitCost;
+    return {unit, page < 0 ? 0 : static_cast<int>(page)};
+}
+
+// The blocks that have work: each then costs at least one page, so that no two cuts fall on the same page.
+constexpr int used_blocks(const CostSums& sums, int block_count) {
+    return sums.total() < block_count ? sums.total() : block_count;
+}
+
+constexpr DecodeBlock make_block(const CostSums& sums, const DecodeUnit* units, int block, int block_count) {
+    const int used = used_blocks(sums, block_count);
+    DecodeBlock made{};
+    made.unit = made.end_unit = sums.unit_count;
+    if (block >= used) return made;
+    const UnitPage begin = place_of_cut(sums, cut(block, used, sums.total()));
+    made.unit = begin.unit;
+    made.page = begin.page;
+    made.first = units[begin.unit];
+    made.first_part = block;
+    if (begin.page > 0) {
+        // The last block whose cut is not behind the unit's first page.
+        const std::int64_t first_page_cost = sums.before[begin.unit] + kUnitCost;
+        made.first_part = static_cast<int>(((first_page_cost + 1) * used - 1) / sums.total());
+    }
+    if (block + 1 < used) {
+        const UnitPage end = place_of_cut(sums, cut(block + 1, used, sums.total()));
+        made.end_unit = end.unit;
+        made.end_page = end.page;
+    }
+    return made;
+}
+
+}  // namespace kvgrid::kernels
