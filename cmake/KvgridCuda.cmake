@@ -18,6 +18,9 @@ endif()
 # Before the language is enabled: CMake's own guess may name an architecture that this nvcc has dropped.
 set(CMAKE_CUDA_ARCHITECTURES ${KVGRID_CUDA_ARCHITECTURES})
 enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20") # CMake 3.25 does not know it of new compilers
+endif()
 find_package(CUDAToolkit REQUIRED)
 set(KVGRID_HAS_CUDA ON)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}, for sm_${CMAKE_CUDA_ARCHITECTURES}")

@@ -102,6 +102,7 @@ DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count);
 //   Shapes  units        [item_count * kv_heads * shape.units_per_stream()]
 //           blocks       [block_count]: one per SM as a rule
 //           cost_before  [units + 1], scratch
+//   Rule    lists do not overlap among the entries.
 //   Async   queued on `stream`; one launch of one block.
 //   Errors  std::invalid_argument where sizes disagree; CudaError where the launch is refused.
 //   Cost    a few us up to some thousand units; a search through the page list for each unit with a window.

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 struct CUstream_st;
 
@@ -16,7 +17,10 @@ struct DeviceSpan {
     T* data = nullptr;
     std::size_t size = 0;
 
-    operator DeviceSpan<const T>() const { return {data, size}; }
+    template <class Const>
+    requires(!std::is_const_v<T> && std::is_same_v<Const, const T>) operator DeviceSpan<Const>() const {
+        return {data, size};
+    }
 };
 
 // The device memory that page indices point into; pages as in DevicePageLayout, aligned to 128 bytes.

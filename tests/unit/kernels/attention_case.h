@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,8 +46,10 @@ class AttentionCase {
     void set_value(int item, int kv_head, int token, const std::vector<float>& values);
     void set_query(int item, int query, int head, const std::vector<float>& values);
 
-    // Runs attention_cpu into poisoned outputs, then compares every row with the reference, and that other rows are
-    // untouched.
+    // Runs `attend` into poisoned outputs, then compares every row with the reference, and that other rows are untouched. The weights
+    // may be rounded with this relative error before they meet V.
+    void run_and_compare(const std::function<void(const Attention&)>& attend, double weight_roundoff);
+    // The same of attention_cpu, which rounds no weights.
     void run_and_compare(ThreadPool& threads);
 
     const std::vector<float>& partial() const { return partial_; }
@@ -59,9 +62,9 @@ class AttentionCase {
     };
     void fill_pages(int item, std::vector<std::uint32_t>& free_pages, std::uint64_t seed);
     std::byte* page_of(int item, int kv_head, int token);
-    Tolerance tolerance() const;
+    Tolerance tolerance(double weight_roundoff) const;
     void run_reference();
-    void compare_row(std::size_t row) const;
+    void compare_row(std::size_t row, const Tolerance& allowed) const;
 
     TestShape shape_;
     std::vector<std::vector<std::vector<PageEntry>>> pages_;  // [item][kv_head]

@@ -19,6 +19,11 @@
 #include "hwy/highway.h"
 
 namespace kvgrid::kernels {
+
+void AttentionCase::run_and_compare(ThreadPool& threads) {
+    run_and_compare([&](const Attention& work) { attention_cpu(work, threads); }, 0);
+}
+
 namespace {
 
 constexpr std::array kDtypes = {Dtype::f32, Dtype::f16, Dtype::bf16};

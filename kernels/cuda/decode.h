@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "kernels/cuda/decode_schedule.h"
+#include "kernels/cuda/device_span.h"
+#include "kernels/page_entry.h"
+
+namespace kvgrid::kernels {
+
+// How a decode call was computed; everything but `one_pass` is slower than it could be, and worth counting.
+enum class DecodePath {
+    one_pass,        // tensor cores; every page is read once
+    several_passes,  // tensor cores; more than 16 rows of a group: pages are read once for each 16
+    general,         // no tensor cores: a head size without a kernel of its own, or more than 8 new tokens
+};
+const char* name_of(DecodePath path);
+
+// Attention of a few new tokens of each sequence over the pages of one shard, in GPU memory.
+//
+//   Shapes   q        [row_count, query_heads, head_dim]  in `dtype`
+//            rounded  [row_count, query_heads, head_dim]  in `dtype`; or empty
+//            partial  [row_count, query_heads, head_dim]  f32, normalised over the tokens of this shard; or empty
+//            lse      [row_count, query_heads]            f32, natural log of the softmax denominator; or empty
+//   Rule     as kernels/attention.h. Rows that no item names are untouched. Pages are as in DevicePageLayout.
+//   Schedule as schedule_decode made it of the same shape, items and lists; not read on the general path.
+//   Memory   workspace: decode_workspace_floats(), filled once by reset_decode_workspace(); each call leaves it as it found it. Calls that
+//            may run at the same time need one each.
+//   Async    queued on `stream`; buffers outlive the work queued there. May be captured in a graph.
+//   Errors   std::invalid_argument where sizes disagree, the dtype is not bf16 or f16, head_dim is not a multiple of 8 from 32 to 256,
+//            scale is not finite and positive, or soft_cap negative; CudaError where the launch is refused. Nothing is written then.
+//            What lies in device memory (items, lists, entries) cannot be checked.
+//   Cost     one_pass: every visible KV row once: tokens * kv_heads * 2 * row bytes / memory bandwidth, and some 5 us.
+//   Numbers  f32 accumulation; weights are rounded to `dtype` before they meet V. NaN and infinity of a token reach the rows that see it,
+//            and no others. The same schedule gives the same bits.
+//   Waits    a block waits for partials of blocks of lower index, which the hardware has started before it.
+//   Source   flash-decoding (split over KV, merge by log-sum-exp); partials carry their own flags, as in NCCL's LL protocol.
+struct Decode {
+    DecodeShape shape;
+    Dtype dtype;
+    float scale;
+    float soft_cap = 0;
+    int row_count;
+    DeviceSlab slab;
+    DeviceSpan<const DecodeItem> items;
+    DeviceSpan<const PageList> lists;
+    DeviceSpan<const PageEntry> entries;
+    DeviceSpan<const DecodeUnit> units;
+    DeviceSpan<const DecodeBlock> blocks;
+    DeviceSpan<const std::byte> q;
+    DeviceSpan<std::byte> rounded;
+    DeviceSpan<float> partial;
+    DeviceSpan<float> lse;
+    DeviceSpan<float> workspace;
+};
+DecodePath decode(const Decode& work, Stream stream);
+
+// Which way a call of this shape goes.
+DecodePath path_of(const DecodeShape& shape, Dtype dtype);
+
+std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count);
+void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream);
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <math_constants.h>
+
+#include "kernels/cuda/decode_slots.cuh"
+
+namespace kvgrid::kernels {
+
+// What a decode kernel does with rows that are whole: a policy of the kernel. This one writes them where the caller wants them; one that
+// joins them with other GPUs' rows has the same call. Each row comes in pieces of four dims, each piece once, from any thread.
+template <class Variant>
+struct WriteOutputs {
+    DecodeOutputs outputs;
+
+    // output_row counts query heads: row * query_heads + head.
+    __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
+        const bool saw_nothing = piece.sum == 0;
+        const float inverse = saw_nothing ? 0 : 1 / piece.sum;
+        const float4 value = {piece.outcome.x * inverse, piece.outcome.y * inverse, piece.outcome.z * inverse,
+                              piece.outcome.w * inverse};
+        const std::size_t at = output_row * Variant::kHeadDim + dim;
+        if (outputs.rounded != nullptr) {
+            const uint2 packed = {Variant::Element::pack(value.x, value.y), Variant::Element::pack(value.z, value.w)};
+            *reinterpret_cast<uint2*>(static_cast<std::uint16_t*>(outputs.rounded) + at) = packed;
+        }
+        if (outputs.partial != nullptr) *reinterpret_cast<float4*>(outputs.partial + at) = value;
+        if (outputs.lse != nullptr && dim == 0) {
+            outputs.lse[output_row] = saw_nothing ? -CUDART_INF_F : CUDART_LN2_F * (piece.origin + log2f(piece.sum));
+        }
+    }
+};
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,187 @@
+#include <math_constants.h>
+
+#include <cmath>
+
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_schedule_rules.h"
+#include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/ptx.cuh"
+
+namespace kvgrid::kernels {
+
+namespace {
+
+// One block per row (new token and query head). Its warps take the tokens of the stream in turn; a lane holds one 16-byte chunk of the
+// row, 8 dims, if the head has that many. Right for every shape, and slow.
+constexpr int kWarps = 4;
+constexpr int kChunkDims = 8;
+constexpr int kDimsMax = 32 * kChunkDims;
+
+struct Chunk {
+    float dims[kChunkDims];
+};
+
+template <class Element>
+__device__ Chunk load_chunk(const void* from) {
+    const uint4 words = *static_cast<const uint4*>(from);
+    const std::uint32_t pairs[] = {words.x, words.y, words.z, words.w};
+    Chunk chunk;
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+        chunk.dims[2 * pair] = Element::widen(static_cast<std::uint16_t>(pairs[pair]));
+        chunk.dims[2 * pair + 1] = Element::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+    }
+    return chunk;
+}
+
+// What one warp, or one block, has seen of a row.
+struct RowSums {
+    Chunk outcome{};
+    float maximum = -INFINITY;
+    float sum = 0;
+
+    // A token with this logit, in powers of two.
+    __device__ void add(float logit2, const Chunk& value) {
+        if (logit2 > maximum) {
+            rescale(exp2f(maximum - logit2));
+            maximum = logit2;
+        }
+        const float weight = exp2f(logit2 - maximum);
+        sum += weight;
+        for (int dim = 0; dim < kChunkDims; ++dim) outcome.dims[dim] += weight * value.dims[dim];
+    }
+    __device__ void rescale(float factor) {
+        sum *= factor;
+        for (float& dim : outcome.dims) dim *= factor;
+    }
+};
+
+__device__ float sum_of_lanes(float value) {
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+    return value;
+}
+
+template <class Element>
+class RowReader {
+  public:
+    __device__ RowReader(const GeneralDecode& work, std::size_t output_row)
+        : arguments_(work.arguments),
+          layout_{work.shape.heads.head_dim * 2},
+          is_mine_(static_cast<int>(threadIdx.x % 32) * kChunkDims < work.shape.heads.head_dim),
+          byte_(static_cast<int>(threadIdx.x % 32) * DevicePageLayout::kChunkBytes) {
+        const std::size_t row_bytes = layout_.row_bytes;
+        if (is_mine_) {
+            query_ = load_chunk<Element>(static_cast<const std::byte*>(arguments_.q) + output_row * row_bytes + byte_);
+        }
+    }
+
+    __device__ float logit2(const std::byte* page, int slot) const {
+        float product = 0;
+        if (is_mine_) {
+            const Chunk key = load_chunk<Element>(page + layout_.k_offset(slot, byte_));
+            for (int dim = 0; dim < kChunkDims; ++dim) product += query_.dims[dim] * key.dims[dim];
+        }
+        product = sum_of_lanes(product);
+        if (arguments_.cap_inner > 0) product = arguments_.cap_outer * tanhf(product * arguments_.cap_inner);
+        return product * arguments_.scale_log2;
+    }
+    __device__ Chunk value(const std::byte* page, int slot) const {
+        return is_mine_ ? load_chunk<Element>(page + layout_.v_offset(slot, byte_)) : Chunk{};
+    }
+
+  private:
+    const DecodeArguments& arguments_;
+    DevicePageLayout layout_;
+    bool is_mine_;
+    int byte_;  // of the row: where this lane's chunk begins
+    Chunk query_{};
+};
+
+struct RowShared {
+    float outcome[kWarps][kDimsMax];
+    float maximum[kWarps];
+    float sum[kWarps];
+};
+
+// Merges the warps' sums; a thread writes one dim at a time.
+template <class Element>
+__device__ void write_row(const GeneralDecode& work, const RowShared& shared, std::size_t output_row) {
+    float maximum = -CUDART_INF_F, sum = 0;
+    for (float of_warp : shared.maximum) maximum = fmaxf(maximum, of_warp);
+    float factors[kWarps];
+    for (int warp = 0; warp < kWarps; ++warp) {
+        factors[warp] = shared.sum[warp] == 0 ? 0 : exp2f(shared.maximum[warp] - maximum);
+        sum += factors[warp] * shared.sum[warp];
+    }
+    const DecodeOutputs& outputs = work.arguments.outputs;
+    const int head_dim = work.shape.heads.head_dim;
+    for (int dim = threadIdx.x; dim < head_dim; dim += blockDim.x) {
+        float outcome = 0;
+        for (int warp = 0; warp < kWarps; ++warp) outcome += factors[warp] * shared.outcome[warp][dim];
+        if (sum != 0) outcome /= sum;
+        const std::size_t at = output_row * head_dim + dim;
+        if (outputs.partial != nullptr) outputs.partial[at] = outcome;
+        if (outputs.rounded != nullptr) {
+            static_cast<std::uint16_t*>(outputs.rounded)[at] = static_cast<std::uint16_t>(Element::pack(outcome, 0));
+        }
+    }
+    if (outputs.lse != nullptr && threadIdx.x == 0) {
+        outputs.lse[output_row] = sum == 0 ? -CUDART_INF_F : CUDART_LN2_F * (maximum + log2f(sum));
+    }
+}
+
+template <class Element>
+__global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant__ GeneralDecode work) {
+    __shared__ RowShared shared;
+    const HeadShape& heads = work.shape.heads;
+    const int head = blockIdx.x % heads.query_heads, new_token = blockIdx.x / heads.query_heads;
+    const DecodeItem item = work.items[blockIdx.y];
+    if (new_token >= item.query_count) return;
+    const int kv_head = head / heads.group();
+    const PageList list = work.lists[blockIdx.y * heads.kv_heads + kv_head];
+    const std::size_t output_row = static_cast<std::size_t>(item.first_row + new_token) * heads.query_heads + head;
+
+    const std::int64_t query = item.first_query + new_token;
+    DecodeUnit view{};  // of this row alone
+    view.first_query = query;
+    view.window = item.window;
+    view.sinks = item.sinks;
+    view.list = list.first;
+    const std::int64_t end = work.shape.strictly_earlier ? query : query + 1;
+    set_visible_pages(view, work.arguments.entries + list.first, list.count, end);
+
+    const RowReader<Element> reader(work, output_row);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    RowSums sums;
+    for (int position = 0; position < view.page_count; ++position) {
+        const PageEntry entry = work.arguments.entries[view.page_at(position)];
+        const std::byte* const page = work.arguments.slab + entry.page * work.arguments.page_bytes;
+        for (int slot = warp; slot < static_cast<int>(entry.token_count); slot += kWarps) {
+            const std::int64_t key = entry.first_token + slot;
+            const bool in_window = item.window == 0 || key > query - item.window || key < item.sinks;
+            if (key < end && in_window) sums.add(reader.logit2(page, slot), reader.value(page, slot));
+        }
+    }
+    for (int dim = 0; dim < kChunkDims; ++dim) shared.outcome[warp][lane * kChunkDims + dim] = sums.outcome.dims[dim];
+    if (lane == 0) {
+        shared.maximum[warp] = sums.maximum;
+        shared.sum[warp] = sums.sum;
+    }
+    __syncthreads();
+    write_row<Element>(work, shared, output_row);
+}
+
+}  // namespace
+
+void launch_decode_general(const GeneralDecode& work, Stream stream) {
+    const dim3 grid(work.shape.query_count_max * work.shape.heads.query_heads, work.item_count);
+    if (work.is_f16) {
+        decode_rows<F16><<<grid, 32 * kWarps, 0, stream>>>(work);
+    } else {
+        decode_rows<Bf16><<<grid, 32 * kWarps, 0, stream>>>(work);
+    }
+    check_launch("decode_rows");
+}
+
+}  // namespace kvgrid::kernels

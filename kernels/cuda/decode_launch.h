@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/decode_schedule.h"
+#include "kernels/page_entry.h"
+
+namespace kvgrid::kernels {
+
+// What whole rows end as: in the model's dtype, or normalised f32 with the log-sum-exp for the join. Null: not wanted.
+struct DecodeOutputs {
+    void* rounded;
+    float* partial;
+    float* lse;
+};
+
+// What a decode kernel is started with; checked beforehand.
+struct DecodeArguments {
+    const std::byte* slab;
+    std::size_t page_bytes;
+    const PageEntry* entries;
+    const DecodeUnit* units;
+    const DecodeBlock* blocks;
+    int block_count;
+    const void* q;
+    DecodeOutputs outputs;
+    float* slots;  // the workspace
+    int query_heads;
+    int group;
+    bool strictly_earlier;
+    float scale_log2;  // scale * log2(e)
+    float cap_inner;   // scale / soft_cap; 0: there is no cap
+    float cap_outer;   // soft_cap / scale
+};
+
+// Elements as the tensor cores see them: ptx.cuh.
+struct Bf16;
+struct F16;
+
+// kUnitRows: 8 or 16, as DecodeShape::unit_rows(). Instantiated in decode_64.cu and its sisters, one file per head size, since each takes
+// seconds to compile; decode.cpp lists what exists.
+template <int kHeadDim, class Element, int kUnitRows>
+void launch_decode(const DecodeArguments& arguments, Stream stream);
+
+// Any head size, any number of new tokens; a row at a time, without tensor cores or a schedule.
+struct GeneralDecode {
+    DecodeShape shape;
+    bool is_f16;
+    DecodeArguments arguments;  // units, blocks and slots are not read
+    const DecodeItem* items;
+    const PageList* lists;
+    int item_count;
+};
+void launch_decode_general(const GeneralDecode& work, Stream stream);
+
+}  // namespace kvgrid::kernels

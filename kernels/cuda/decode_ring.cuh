@@ -1,0 +1,138 @@
+#pragma once
+
+#include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_variant.cuh"
+
+namespace kvgrid::kernels {
+
+// The units that a block walks, in order.
+class Segments {
+  public:
+    __device__ Segments(const DecodeBlock& block, const DecodeUnit* units)
+        : units_(units),
+          unit_(block.first),
+          index_(block.unit),
+          page_(block.page),
+          end_index_(block.end_unit),
+          end_page_(block.end_page) {}
+
+    __device__ bool at_end() const { return index_ == end_index_ ? page_ >= end_page_ : index_ > end_index_; }
+    // Only where not at the end.
+    __device__ const DecodeUnit& unit() const { return unit_; }
+    __device__ int first_page() const { return page_; }
+    __device__ int end_page() const { return index_ == end_index_ ? end_page_ : unit_.page_count; }
+    __device__ bool ends_unit() const { return index_ != end_index_; }
+    __device__ bool is_last() const { return index_ == end_index_ || (index_ + 1 == end_index_ && end_page_ == 0); }
+
+    __device__ void next() {
+        ++index_;
+        page_ = 0;
+        if (!at_end()) unit_ = units_[index_];
+    }
+
+  private:
+    const DecodeUnit* units_;
+    DecodeUnit unit_;
+    int index_, page_;
+    int end_index_, end_page_;
+};
+
+// Which tokens lie in a slice.
+struct SliceTokens {
+    std::int64_t first_token;  // order number of the slice's first slot
+    int count;                 // tokens held, from the first slot; 0 or less: none
+};
+
+// One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
+// block take the slices of a unit in turn.
+template <class Variant>
+class SliceRing {
+  public:
+    struct Shared {
+        std::uint64_t full[Variant::kStages];
+        SliceTokens tokens[Variant::kStages];
+    };
+
+    // Called by all lanes; `memory` is this warp's part of the ring.
+    __device__ SliceRing(const DecodeArguments& arguments, const Segments& begin, std::byte* memory, Shared& shared)
+        : arguments_(arguments),
+          segments_(begin),
+          shared_(shared),
+          memory_(shared_address(memory)),
+          policy_(evict_first_policy()),
+          lane_(threadIdx.x % 32),
+          slice_(threadIdx.x / 32) {
+        if (lane_ == 0) {
+            for (std::uint64_t& barrier : shared_.full) barrier_init(shared_address(&barrier), 1);
+            barrier_init_fence();
+        }
+        __syncwarp();
+        if (!segments_.at_end()) open();
+        find_entry();
+    }
+
+    // Starts the copies of the next slice, if there is one, into a stage that no lane reads any more.
+    __device__ __forceinline__ void fill(int stage) {
+        if (segments_.at_end()) return;
+        if (lane_ == 0) copy(stage);
+        slice_ += Variant::kWarps;
+        find_entry();
+    }
+
+    __device__ __forceinline__ void wait(int stage, std::uint32_t parity) const {
+        barrier_wait(shared_address(&shared_.full[stage]), parity);
+    }
+    __device__ __forceinline__ std::uint32_t k_slice(int stage) const { return memory_ + stage * Variant::kStageBytes; }
+    __device__ __forceinline__ std::uint32_t v_slice(int stage) const { return k_slice(stage) + Variant::kSliceBytes; }
+    __device__ __forceinline__ SliceTokens tokens(int stage) const { return shared_.tokens[stage]; }
+
+  private:
+    __device__ __forceinline__ void open() {
+        slice_count_ = (segments_.end_page() - segments_.first_page()) * Variant::kSlicesPerPage;
+    }
+
+    // Reads the page entry one slice ahead of its copies.
+    __device__ __forceinline__ void find_entry() {
+        while (!segments_.at_end() && slice_ >= slice_count_) {
+            segments_.next();
+            slice_ = threadIdx.x / 32;
+            if (!segments_.at_end()) open();
+        }
+        if (segments_.at_end()) return;
+        const int page = segments_.first_page() + slice_ / Variant::kSlicesPerPage;
+        entry_ = arguments_.entries[segments_.unit().page_at(page)];
+    }
+
+    __device__ __forceinline__ void copy(int stage) {
+        const std::uint32_t barrier = shared_address(&shared_.full[stage]);
+        const int slot = slice_ % Variant::kSlicesPerPage * Variant::kSliceTokens;
+        const int count = static_cast<int>(entry_.token_count) - slot;
+        shared_.tokens[stage] = {entry_.first_token + slot, count};
+        barrier_arrive_expect(barrier, count > 0 ? Variant::kStageBytes : 0);
+        if (count <= 0) return;
+        const std::byte* const page = arguments_.slab + entry_.page * arguments_.page_bytes;
+        for (int block = 0; block < 2; ++block) {
+#pragma unroll
+            for (int panel = 0; panel < Variant::kPanels; ++panel) {
+                const int width = Variant::panel_width(panel);
+                const std::size_t from =
+                    block * Variant::layout().block_bytes() + DevicePageLayout::panel_offset(panel) + slot * width;
+                const std::uint32_t to = k_slice(stage) + block * Variant::kSliceBytes + Variant::panel_in_slice(panel);
+                const std::uint32_t bytes = Variant::kSliceTokens * width;
+                bulk_copy({to, page + from, bytes}, barrier, policy_);
+            }
+        }
+    }
+
+    const DecodeArguments& arguments_;
+    Segments segments_;
+    Shared& shared_;
+    std::uint32_t memory_;
+    std::uint64_t policy_;
+    int lane_;
+    int slice_;  // the next one to be copied, within the segment
+    int slice_count_ = 0;
+    PageEntry entry_;  // its page
+};
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,89 @@
+#include <stdexcept>
+#include <string>
+
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/decode_schedule.h"
+#include "kernels/cuda/decode_schedule_rules.h"
+
+namespace kvgrid::kernels {
+
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kWarps = kThreads / 32;
+
+// The sum of `value` over the threads up to this one.
+__device__ int sum_up_to(int value, int* warp_sums) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int distance = 1; distance < 32; distance *= 2) {
+        const int other = __shfl_up_sync(~0u, value, distance);
+        if (lane >= distance) value += other;
+    }
+    if (lane == 31) warp_sums[warp] = value;
+    __syncthreads();
+    int before = 0;
+    for (int index = 0; index < kWarps; ++index) before += index < warp ? warp_sums[index] : 0;
+    __syncthreads();
+    return before + value;
+}
+
+__global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_constant__ ScheduleDecode work) {
+    __shared__ int warp_sums[kWarps];
+    __shared__ int total;
+    const int unit_count = static_cast<int>(work.units.size);
+    if (threadIdx.x == 0) {
+        total = 0;
+        work.cost_before.data[0] = 0;
+    }
+    __syncthreads();
+    for (int first = 0; first < unit_count; first += kThreads) {
+        const int index = first + static_cast<int>(threadIdx.x);
+        const int before = total;
+        int cost = 0;
+        if (index < unit_count) {
+            const UnitPlace place = place_of_unit(work.shape, index);
+            const PageList list = work.lists.data[place.item * work.shape.heads.kv_heads + place.kv_head];
+            const DecodeUnit unit = make_unit(work.shape, work.items.data[place.item], list, work.entries.data, place);
+            work.units.data[index] = unit;
+            cost = cost_of(unit);
+        }
+        const int sum = before + sum_up_to(cost, warp_sums);
+        if (index < unit_count) work.cost_before.data[index + 1] = sum;
+        if (threadIdx.x == kThreads - 1) total = sum;
+        __syncthreads();
+    }
+    const CostSums sums{work.cost_before.data, unit_count};
+    const int block_count = static_cast<int>(work.blocks.size);
+    for (int block = threadIdx.x; block < block_count; block += kThreads) {
+        work.blocks.data[block] = make_block(sums, work.units.data, block, block_count);
+    }
+}
+
+void require(bool kept, const char* rule) {
+    if (!kept) throw std::invalid_argument(std::string("schedule_decode: ") + rule);
+}
+
+void check_schedule(const ScheduleDecode& work) {
+    const HeadShape& heads = work.shape.heads;
+    require(heads.kv_heads >= 1 && heads.query_heads >= heads.kv_heads && heads.query_heads % heads.kv_heads == 0,
+            "query_heads must be a positive multiple of kv_heads");
+    require(work.shape.query_count_max >= 1, "query_count_max must be positive");
+    require(work.lists.size == work.items.size * heads.kv_heads, "there must be kv_heads lists for each item");
+    require(work.units.size == work.lists.size * work.shape.units_per_stream(),
+            "units must be [items * kv_heads * units_per_stream]");
+    require(work.cost_before.size == work.units.size + 1, "cost_before must be [units + 1]");
+    require(work.blocks.size >= 1, "there must be a block");
+    // Costs are summed in 32 bits.
+    const std::size_t cost_max = (work.entries.size + work.lists.size) * work.shape.units_per_stream();
+    require(cost_max < (std::size_t{1} << 31), "more pages than 2^31 in all units together");
+}
+
+}  // namespace
+
+void schedule_decode(const ScheduleDecode& work, Stream stream) {
+    check_schedule(work);
+    make_schedule<<<1, kThreads, 0, stream>>>(work);
+    check_launch("make_schedule");
+}
+
+}  // namespace kvgrid::kernels

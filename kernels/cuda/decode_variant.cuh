@@ -1,0 +1,45 @@
+#pragma once
+
+#include "core/page_tokens.h"
+#include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/ptx.cuh"
+
+namespace kvgrid::kernels {
+
+// How a decode kernel uses an SM. A slice is what a warp takes at a time: kSliceTokens tokens of K and of V.
+//
+//   shared memory   ring of warp 0: [stage][K slice | V slice], of warp 1, ...; then the outcomes of the warps
+//
+// Fewer bytes in flight than about 128 KB leave memory idle; more do not help. 16 rows keep twice the sums in registers and in the
+// outcomes, hence fewer warps.
+template <int kHeadDimOf, class ElementOf, int kUnitRowsOf>
+struct DecodeVariant {
+    using Element = ElementOf;
+    static constexpr int kHeadDim = kHeadDimOf;
+    static constexpr int kUnitRows = kUnitRowsOf;
+
+    static constexpr int kSliceTokens = kHeadDim > 128 ? 16 : 32;
+    static constexpr int kWarps = kHeadDim > 128 ? 4 : (kHeadDim > 96 && kUnitRows > 8 ? 4 : 6);
+    static constexpr int kStages = kHeadDim > 128 ? (kUnitRows > 8 ? 2 : 3) : (kHeadDim > 96 && kUnitRows <= 8 ? 2 : 3);
+    static constexpr int kThreads = 32 * kWarps;
+
+    static constexpr DevicePageLayout layout() { return {2 * kHeadDim}; }
+    static constexpr int kPanels = DevicePageLayout{2 * kHeadDim}.panel_count();
+    static constexpr int kSliceBytes = kSliceTokens * 2 * kHeadDim;  // of K, and of V
+    static constexpr int kStageBytes = 2 * kSliceBytes;
+    static constexpr int kSlicesPerPage = kPageTokens / kSliceTokens;
+    static constexpr int kTiles = kSliceTokens / 16;  // of tokens
+    static constexpr int kRowTiles = kUnitRows / 8;   // of rows
+    static constexpr int kDimTiles = kHeadDim / 16;   // of dims
+    static constexpr int kLaneRows =
+        2 * kRowTiles;  // rows of which a lane holds weights: 8 * tile + 2 * (lane mod 4) + {0, 1}
+    static constexpr int kOutcomeStride = kHeadDim + 4;  // of a row in shared memory: spreads rows over the banks
+    static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
+    static constexpr int kSharedBytes = kRingBytes + kWarps * kUnitRows * kOutcomeStride * 4;
+
+    // Width of a panel, and where it begins within a slice.
+    static constexpr int panel_width(int panel) { return layout().panel_width(panel); }
+    static constexpr int panel_in_slice(int panel) { return panel * kSliceTokens * DevicePageLayout::kPanelBytes; }
+};
+
+}  // namespace kvgrid::kernels

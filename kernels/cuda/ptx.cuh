@@ -1,0 +1,132 @@
+#pragma once
+
+#include <cstdint>
+
+namespace kvgrid::kernels {
+
+// The instructions that CUDA C++ has no names for. Shared memory is addressed by 32-bit shared-space addresses.
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void barrier_init(std::uint32_t barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// Makes initialised barriers visible to the copy engine.
+__device__ __forceinline__ void barrier_init_fence() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Arrives, and makes the phase wait for `bytes` that copies bring.
+__device__ __forceinline__ void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ bool barrier_try_wait(std::uint32_t barrier, std::uint32_t parity) {
+    std::uint32_t done;
+    asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return done != 0;
+}
+__device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
+    while (!barrier_try_wait(barrier, parity)) {
+    }
+}
+
+// For data that is read once: leaves the L2 cache first.
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+    std::uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+struct BulkCopy {
+    std::uint32_t target;  // shared; 16-byte aligned, as are source and bytes
+    const void* source;
+    std::uint32_t bytes;
+};
+// Asynchronous; the bytes are counted on the barrier.
+__device__ __forceinline__ void bulk_copy(const BulkCopy& copy, std::uint32_t barrier, std::uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+            "r"(copy.target),
+        "l"(copy.source), "r"(copy.bytes), "r"(barrier), "l"(policy)
+        : "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements; lane i names row i mod 8 of matrix i / 8.
+__device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint32_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&to)[4], std::uint32_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+}
+// An 8x8 matrix of 16-bit elements, spread over the warp as the tensor cores do.
+__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t matrix) {
+    std::uint32_t transposed;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(matrix));
+    return transposed;
+}
+
+// 2^x: relative error 2^-22, subnormal results are 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
+// Element types of the tensor cores. multiply: c += a (16 x 16) * b (16 x 8). pack: two elements, the first in the low half.
+struct Bf16 {
+    // How far above the largest weight seen the origin of the exponents lies, in powers of two; and the largest weight allowed.
+    static constexpr float kOriginBelowMaximum = 0;
+
+    static __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)[4],
+                                                    const std::uint32_t (&b)[2]) {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+    static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
+        std::uint32_t packed;
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+        return packed;
+    }
+    static __device__ __forceinline__ float widen(std::uint16_t bits) {
+        return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
+    }
+};
+struct F16 {
+    // f16 has no exponents to waste: weights begin at 2^7 and may grow by the lag of the maximum, so that those of 2^-21 of the largest
+    // are still normal numbers.
+    static constexpr float kOriginBelowMaximum = 7;
+
+    static __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)[4],
+                                                    const std::uint32_t (&b)[2]) {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+    static __device__ __forceinline__ std::uint32_t pack(float low, float high) {
+        std::uint32_t packed;
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+        return packed;
+    }
+    static __device__ __forceinline__ float widen(std::uint16_t bits) {
+        float wide;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));
+        return wide;
+    }
+};
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/decode.h"
+#include "kernels/cuda/device_buffer.h"
+
+namespace kvgrid::bench {
+
+struct DecodeCase {
+    std::string name;
+    std::vector<int> lengths;  // of the sequences, new tokens included
+    int query_heads = 32, kv_heads = 8, head_dim = 128;
+    Dtype dtype = Dtype::bf16;
+    int query_count = 1;
+    int calls = 1;  // in one graph
+};
+
+// A decode of random numbers over pages in random order, in memory of the current device, with its schedule made.
+class DecodeOnDevice {
+  public:
+    explicit DecodeOnDevice(const DecodeCase& shape);
+
+    kernels::Decode work() const;
+    kernels::ScheduleDecode schedule() const;
+    double kv_bytes() const { return kv_bytes_; }
+    // |fast - general| / |general|, where the general way is not too slow to wait for; otherwise negative.
+    double difference_from_general() const;
+
+  private:
+    kernels::DecodeShape shape_;
+    Dtype dtype_;
+    int row_count_;
+    std::size_t page_bytes_;
+    double kv_bytes_ = 0;
+    kernels::DeviceArray<std::byte> slab_, q_, rounded_;
+    kernels::DeviceArray<kernels::DecodeItem> items_;
+    kernels::DeviceArray<kernels::PageList> lists_;
+    kernels::DeviceArray<kernels::PageEntry> entries_;
+    kernels::DeviceArray<kernels::DecodeUnit> units_;
+    kernels::DeviceArray<kernels::DecodeBlock> blocks_;
+    kernels::DeviceArray<std::int32_t> cost_before_;
+    kernels::DeviceArray<float> partial_, lse_, workspace_;
+};
+
+}  // namespace kvgrid::bench

@@ -1,0 +1,107 @@
+// Decode attention on one GPU: CUDA graph replay, medians, random numbers, pages of 64 tokens in random order, the schedule made beforehand
+// as for the second and later layers of a step.
+//
+//   gpu_decode_bench [PART OF A NAME]
+//
+//   us          of one call
+//   floor       bytes of K and V / the read bandwidth measured first
+//   ratio       floor / us; where K and V fit into the L2 cache it says little
+//   difference  from the general kernel, relative; - where that takes too long
+//   schedule    us to make the schedule
+
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/build_info.h"
+#include "kernels/cuda/device.h"
+#include "tests/bench/cuda/decode_batch.h"
+#include "tests/bench/cuda/device_tools.h"
+
+namespace kvgrid::bench {
+namespace {
+
+std::vector<int> repeated(int count, int length) {
+    return std::vector<int>(count, length);
+}
+
+std::vector<int> skewed() {
+    std::vector<int> lengths = repeated(64, 512);
+    lengths[0] = 524288;
+    return lengths;
+}
+
+std::vector<int> ragged() {
+    std::mt19937 random(3);
+    std::vector<int> lengths = repeated(64, 0);
+    for (int& length : lengths) length = 1 + static_cast<int>(random() % 32768);
+    return lengths;
+}
+
+std::vector<DecodeCase> cases() {
+    return {
+        {"1 x 131072", repeated(1, 131072)},
+        {"1 x 1048576", repeated(1, 1048576)},
+        {"8 x 131072", repeated(8, 131072)},
+        {"64 x 8192", repeated(64, 8192)},
+        {.name = "1 x 16384", .lengths = repeated(1, 16384), .calls = 20},
+        {.name = "1 x 4096", .lengths = repeated(1, 4096), .calls = 50},
+        {.name = "1 x 1024", .lengths = repeated(1, 1024), .calls = 50},
+        {.name = "64 x 512", .lengths = repeated(64, 512), .calls = 20},
+        {"524288 and 63 x 512", skewed()},
+        {"64 of 1 to 32768", ragged()},
+        {"8 x 131072, 64/8", repeated(8, 131072), 64, 8},
+        {"8 x 131072, 28/4", repeated(8, 131072), 28, 4},
+        {"8 x 131072, 32/2", repeated(8, 131072), 32, 2},
+        {"1 x 131072, 8/1", repeated(1, 131072), 8, 1},
+        {"8 x 65536, 16/16, d 64", repeated(8, 65536), 16, 16, 64},
+        {"8 x 262144, 9/3, d 64", repeated(8, 262144), 9, 3, 64},
+        {"8 x 131072, d 96", repeated(8, 131072), 32, 8, 96},
+        {"8 x 131072, 16/4, d 256", repeated(8, 131072), 16, 4, 256},
+        {"8 x 131072, 32/2, d 256", repeated(8, 131072), 32, 2, 256},
+        {"8 x 131072, f16", repeated(8, 131072), 32, 8, 128, Dtype::f16},
+        {"8 x 131072, 4 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 4},
+        {"8 x 131072, 8 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 8},
+    };
+}
+
+void run(const DecodeCase& shape, double bytes_per_second) {
+    const DecodeOnDevice batch(shape);
+    const kernels::Decode work = batch.work();
+    const double difference = batch.difference_from_general();
+    const double us = median_us([&](kernels::Stream stream) { decode(work, stream); }, {.calls = shape.calls});
+    const double schedule_us =
+        median_us([&](kernels::Stream stream) { schedule_decode(batch.schedule(), stream); }, {20});
+    const double floor_us = batch.kv_bytes() / bytes_per_second * 1e6;
+    const char* const path = name_of(kernels::path_of(work.shape, work.dtype));
+    std::printf("%-26s %9.1f us  floor %8.1f  ratio %.3f  %6.3f TB/s  %-14s schedule %5.1f us", shape.name.c_str(), us,
+                floor_us, floor_us / us, batch.kv_bytes() / us / 1e6, path, schedule_us);
+    if (difference >= 0) {
+        std::printf("  difference %.1e\n", difference);
+    } else {
+        std::printf("  difference -\n");
+    }
+    std::fflush(stdout);
+}
+
+}  // namespace
+}  // namespace kvgrid::bench
+
+int main(int argc, char** argv) {
+    using namespace kvgrid;
+    if (kernels::device_count() == 0) {
+        std::printf("gpu_decode_bench: this machine has no CUDA device\n");
+        return 0;
+    }
+    const double bytes_per_second = bench::read_bytes_per_second(std::size_t{4} << 30);
+    std::printf("%s, %d SMs, commit %s, reads %.3f TB/s (4 GiB, 16-byte loads)\n",
+                kernels::current_device().name.c_str(), kernels::current_device().multiprocessor_count, build_commit(),
+                bytes_per_second / 1e12);
+    std::printf("32 query and 8 KV heads, d 128, bf16, one new token, unless said\n");
+    for (const bench::DecodeCase& shape : bench::cases()) {
+        if (argc > 1 && shape.name.find(argv[1]) == std::string::npos) continue;
+        bench::run(shape, bytes_per_second);
+    }
+    return 0;
+}

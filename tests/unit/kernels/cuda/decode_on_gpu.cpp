@@ -1,0 +1,111 @@
+#include "tests/unit/kernels/cuda/decode_on_gpu.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/device_buffer.h"
+#include "kernels/cuda/device_page_layout.h"
+
+namespace kvgrid::kernels {
+
+namespace {
+
+// From the CPU's layout to the GPU's, element by element.
+std::vector<std::byte> rearrange_pages(const Attention& work, std::size_t page_count) {
+    const int head_dim = work.heads.head_dim, size = static_cast<int>(byte_size(work.dtype));
+    const PageLayout from{head_dim};
+    const DevicePageLayout to{head_dim * size};
+    std::vector<std::byte> pages(page_count * to.page_bytes());
+    for (std::size_t page = 0; page < page_count; ++page) {
+        const std::byte* const source = work.slab.page(static_cast<std::uint32_t>(page));
+        std::byte* const target = pages.data() + page * to.page_bytes();
+        for (int token = 0; token < kPageTokens; ++token) {
+            for (int dim = 0; dim < head_dim; ++dim) {
+                std::memcpy(target + to.k_offset(token, dim * size), source + from.k_index(token, dim) * size, size);
+                std::memcpy(target + to.v_offset(token, dim * size), source + from.v_index(token, dim) * size, size);
+            }
+        }
+    }
+    return pages;
+}
+
+std::size_t page_count_of(const std::vector<PageEntry>& entries) {
+    std::size_t count = 0;
+    for (const PageEntry& entry : entries) count = std::max<std::size_t>(count, entry.page + 1);
+    return count;
+}
+
+bool is_all_ones(const std::vector<float>& values) {
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(values.data());
+    return std::all_of(bytes, bytes + values.size() * sizeof(float), [](unsigned char byte) { return byte == 0xff; });
+}
+
+}  // namespace
+
+DecodeHostBatch::DecodeHostBatch(const Attention& work)
+    : shape{.heads = work.heads, .query_count_max = 1, .strictly_earlier = work.strictly_earlier} {
+    for (const AttentionItem& item : work.items) {
+        shape.query_count_max = std::max(shape.query_count_max, item.query_count);
+        items.push_back({item.first_query, item.window, item.sinks, item.query_count, item.first_row});
+        for (const auto& pages : item.streams) {
+            lists.push_back({static_cast<int>(entries.size()), static_cast<int>(pages.size())});
+            entries.insert(entries.end(), pages.begin(), pages.end());
+        }
+    }
+}
+
+DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
+    const DecodeHostBatch batch(work);
+    if (block_count == 0) block_count = current_device().multiprocessor_count;
+    const std::size_t unit_count = batch.view().unit_count();
+    const DeviceArray<std::byte> pages{std::span<const std::byte>(rearrange_pages(work, page_count_of(batch.entries)))};
+    const DeviceArray<std::byte> q{std::span<const std::byte>(work.q)};
+    const DeviceArray<DecodeItem> items{std::span<const DecodeItem>(batch.items)};
+    const DeviceArray<PageList> lists{std::span<const PageList>(batch.lists)};
+    const DeviceArray<PageEntry> entries{std::span<const PageEntry>(batch.entries)};
+    const DeviceArray<DecodeUnit> units(unit_count);
+    const DeviceArray<DecodeBlock> blocks(block_count);
+    const DeviceArray<std::int32_t> cost_before(unit_count + 1);
+    const DeviceArray<float> partial{std::span<const float>(work.partial)};
+    const DeviceArray<float> lse{std::span<const float>(work.lse)};
+    const std::vector<std::byte> poison(work.q.size(), std::byte{0xff});
+    const DeviceArray<std::byte> rounded{std::span<const std::byte>(poison)};
+    const DeviceArray<float> workspace(decode_workspace_floats(batch.shape, block_count));
+    reset_decode_workspace(workspace.span(), nullptr);
+
+    schedule_decode(
+        {batch.shape, items.span(), lists.span(), entries.span(), units.span(), blocks.span(), cost_before.span()},
+        nullptr);
+    const Decode call{
+        .shape = batch.shape,
+        .dtype = work.dtype,
+        .scale = work.scale,
+        .soft_cap = work.soft_cap,
+        .row_count = work.row_count,
+        .slab = {pages.span().data,
+                 DevicePageLayout{work.heads.head_dim * static_cast<int>(byte_size(work.dtype))}.page_bytes()},
+        .items = items.span(),
+        .lists = lists.span(),
+        .entries = entries.span(),
+        .units = units.span(),
+        .blocks = blocks.span(),
+        .q = q.span(),
+        .rounded = rounded.span(),
+        .partial = partial.span(),
+        .lse = lse.span(),
+        .workspace = workspace.span()};
+    const DecodePath path = decode(call, nullptr);
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+
+    std::ranges::copy(partial.download(), work.partial.begin());
+    std::ranges::copy(lse.download(), work.lse.begin());
+    std::vector<float> slots = workspace.download();
+    slots.resize(slots.size() / 2);  // what blocks keep for themselves may stay
+    return {path, rounded.download(), is_all_ones(slots), {units.download(), blocks.download()}};
+}
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+
+#include "kernels/attention.h"
+#include "kernels/cuda/decode.h"
+
+namespace kvgrid::kernels {
+
+// Attention as decode() computes it on the GPU, with the batch of a CPU call: its pages are rearranged and uploaded, the schedule is made
+// there, and partial and lse come back. Outputs are uploaded first, so that what decode() does not write keeps its poison.
+class DecodeOnGpu {
+  public:
+    struct Outcome {
+        DecodePath path;
+        std::vector<std::byte> rounded;  // [row_count, query_heads, head_dim] in the dtype; poison was NaN
+        bool workspace_is_empty;         // as it must be left
+        DecodeSchedule schedule;         // as the device made it
+    };
+
+    // block_count 0: one block for each SM.
+    static Outcome run(const Attention& work, int block_count = 0);
+};
+
+// The same batch in the form that the host's schedule is made of.
+struct DecodeHostBatch {
+    explicit DecodeHostBatch(const Attention& work);
+    DecodeBatch view() const { return {shape, items, lists, entries}; }
+
+    DecodeShape shape;
+    std::vector<DecodeItem> items;
+    std::vector<PageList> lists;
+    std::vector<PageEntry> entries;
+};
+
+}  // namespace kvgrid::kernels

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Builds the CUDA kernels alone, from source, then runs their tests and their benchmark: for a GPU host without the service's libraries.
+#
+#   tools/gpu_check.sh [BUILD_DIRECTORY]        default: build/gpu
+#
+#   SANITIZE=1        runs the tests under compute-sanitizer as well, each of its tools
+#   GPU_TEST_FILTER   what GoogleTest shall run under the sanitizer
+set -euo pipefail
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
+build=${1:-$root/build/gpu}
+
+say() { printf '==> %s\n' "$*"; }
+
+cd "$root"
+say "configure"
+cmake --preset gpu -B "$build" >"$build.configure.log" 2>&1 || { cat "$build.configure.log"; exit 1; }
+say "build"
+time cmake --build "$build" --parallel --target device_plan_test gpu_kernels_test gpu_decode_bench | tail -n 5
+
+say "device"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+nvcc --version | tail -n 2
+status=0
+say "tests"
+"$build/bin/device_plan_test" | tail -n 3 || status=1
+timeout 240 "$build/bin/gpu_kernels_test" | grep -v '^\[ RUN\|^KVGRID_SEED\|OK \]' || status=1
+if [[ ${SANITIZE:-0} == 1 ]]; then
+    for tool in memcheck racecheck initcheck synccheck; do
+        say "compute-sanitizer $tool"
+        timeout 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/bin/gpu_kernels_test" \
+            --gtest_filter="${GPU_TEST_FILTER:-*Dominant*:*Windows*:*EveryDtype*}" | tail -n 12 || status=1
+    done
+fi
+say "benchmark"
+timeout 300 "$build/bin/gpu_decode_bench" || status=1
+exit $status
