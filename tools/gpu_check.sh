@@ -3,6 +3,7 @@
 #
 #   tools/gpu_check.sh [BUILD_DIRECTORY]        default: build/gpu
 #
+#   TEST_SECONDS, BENCH_SECONDS   how long the tests and the benchmark may take
 #   SANITIZE=1        runs the tests under compute-sanitizer as well, each of its tools
 #   GPU_TEST_FILTER   what GoogleTest shall run under the sanitizer
 set -euo pipefail
@@ -24,7 +25,7 @@ nvcc --version | tail -n 2
 status=0
 say "tests"
 "$build/bin/device_plan_test" | tail -n 3 || status=1
-timeout 240 "$build/bin/gpu_kernels_test" | grep -v '^\[ RUN\|^KVGRID_SEED\|OK \]' || status=1
+timeout "${TEST_SECONDS:-240}" "$build/bin/gpu_kernels_test" | grep -v '^\[ RUN\|^KVGRID_SEED\|OK \]' || status=1
 if [[ ${SANITIZE:-0} == 1 ]]; then
     for tool in memcheck racecheck initcheck synccheck; do
         say "compute-sanitizer $tool"
@@ -33,5 +34,5 @@ if [[ ${SANITIZE:-0} == 1 ]]; then
     done
 fi
 say "benchmark"
-timeout 300 "$build/bin/gpu_decode_bench" || status=1
+timeout "${BENCH_SECONDS:-300}" "$build/bin/gpu_decode_bench" || status=1
 exit $status

@@ -7,6 +7,7 @@ namespace kvgrid::kernels {
 void check_cuda(int code, const char* call) {
     const auto error = static_cast<cudaError_t>(code);
     if (error == cudaSuccess) return;
+    cudaGetLastError();  // reported here, so not again by the next check
     throw CudaError(std::string(call) + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
 }
 

@@ -16,6 +16,35 @@ namespace kvgrid::kernels {
 //                                   it goes on in the next    hand the partial over: this block is done
 //                                   it began in another       keep the partial until the block's own work is done
 //   then, if a unit began in another block: merge what that one and those between handed over, and finish its rows.
+//
+// Where a unit lies in very many blocks, every 24th of them merges those before it first and hands over the result:
+//
+//   block of the unit   0 ... 22  23  24 ... 46  47  48  49 (its last)
+//                       `------->-'    `------->-'
+//                                  `-------------->---->---'
+constexpr int kPartsPerGroup = 24;
+
+// Which blocks' partials a block merges into its own, for a unit whose first page is in block `first_block`: the results of whole groups,
+// then the blocks of this one's group that come before it.
+struct PartRange {
+    int first_block;
+    int group_count;  // whole groups before this block's
+    int begin, end;   // of what is to be merged
+
+    __device__ static PartRange of(int first_block, bool ends_unit) {
+        const int before = static_cast<int>(blockIdx.x) - first_block;
+        const int group_count = before / kPartsPerGroup, members = before % kPartsPerGroup;
+        if (ends_unit) return {first_block, group_count, 0, group_count + members};
+        const bool ends_group = members == kPartsPerGroup - 1;
+        return {first_block, group_count, group_count, group_count + (ends_group ? members : 0)};
+    }
+    __device__ int block_at(int part) const {
+        return first_block + (part < group_count ? part * kPartsPerGroup + kPartsPerGroup - 1
+                                                 : group_count * kPartsPerGroup + part - group_count);
+    }
+    __device__ bool is_empty() const { return begin == end; }
+};
+
 template <class Variant>
 class DecodeTail {
   public:
@@ -49,28 +78,33 @@ class DecodeTail {
         return {arguments_.slots, arguments_.block_count + static_cast<int>(blockIdx.x)};
     }
 
-    // Adds what blocks first_part ... this one - 1 handed over, in that order, as it comes in. Several are asked for at a time.
-    __device__ __forceinline__ RowPiece merge_parts(int first_part, int row, int dim, RowPiece merged) const {
+    // Adds what others hand over, in the range's order, as it comes in. Several are asked for at a time.
+    __device__ __forceinline__ RowPiece merge_parts(const PartRange& parts, int row, int dim, RowPiece merged) const {
         constexpr int kAtOnce = 8;
-        for (int part = first_part; part < static_cast<int>(blockIdx.x); part += kAtOnce) {
-            const int count = min(kAtOnce, static_cast<int>(blockIdx.x) - part);
+        for (int part = parts.begin; part < parts.end; part += kAtOnce) {
             RowPiece pieces[kAtOnce];
 #pragma unroll
             for (int index = 0; index < kAtOnce; ++index) {
-                if (index < count) pieces[index] = slot_of(part + index).look(row, dim);
+                if (part + index < parts.end) pieces[index] = slot_of(parts.block_at(part + index)).look(row, dim);
             }
 #pragma unroll
             for (int index = 0; index < kAtOnce; ++index) {
-                if (index >= count) break;
-                while (!Slot<Variant>::is_whole(pieces[index])) pieces[index] = slot_of(part + index).look(row, dim);
+                if (part + index >= parts.end) break;
+                const Slot<Variant> slot = slot_of(parts.block_at(part + index));
+                while (!slot.is_whole(pieces[index])) pieces[index] = slot.look(row, dim);
                 merged = merge(merged, pieces[index]);
             }
         }
         return merged;
     }
 
-    __device__ __forceinline__ void empty_parts(int first_part, int row, int dim) const {
-        for (int part = first_part; part < static_cast<int>(blockIdx.x); ++part) slot_of(part).empty(row, dim);
+    // For the next launch, once all threads have read.
+    __device__ __forceinline__ void empty_parts(const PartRange& parts, const DecodeUnit& unit) const {
+        if (parts.is_empty()) return;
+        __syncthreads();
+        for_each_piece(unit, [&](int row, int dim) {
+            for (int part = parts.begin; part < parts.end; ++part) slot_of(parts.block_at(part)).empty(row, dim);
+        });
     }
 
     // Calls act(row, dim) for this thread's share of the unit's pieces; the share is the same for every call.
@@ -115,13 +149,14 @@ __global__ __launch_bounds__(Variant::kThreads,
     bool must_merge = false;  // the first unit, with other blocks' partials, after all else
     int stage = 0;
     std::uint32_t parity = 0;
+    int slice = warp;  // this warp's next one, counted as the ring does
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
         if (unit.row_count == 0) continue;
         UnitSums<Variant> sums;
         sums.load_queries(arguments, unit);
         const int slice_count = (segments.end_page() - segments.first_page()) * Variant::kSlicesPerPage;
-        for (int slice = warp; slice < slice_count; slice += Variant::kWarps) {
+        for (; slice < slice_count; slice += Variant::kWarps) {
             ring.wait(stage, parity);
             const SliceMask mask = mask_of(unit, ring.tokens(stage), arguments.group, arguments.strictly_earlier);
             sums.add_slice(arguments, unit, mask, ring.k_slice(stage), ring.v_slice(stage));
@@ -132,6 +167,7 @@ __global__ __launch_bounds__(Variant::kThreads,
                 parity ^= 1;
             }
         }
+        slice -= slice_count;
         sums.finish_sums();
         sums.store(outcomes + warp * Variant::kUnitRows * Variant::kOutcomeStride, warp_sums.origin[warp],
                    warp_sums.sum[warp]);
@@ -139,11 +175,18 @@ __global__ __launch_bounds__(Variant::kThreads,
 
         const bool ends = segments.ends_unit(), inside = is_first && begins_inside;
         must_merge |= ends && inside;
+        if (!ends) {
+            const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), false);
+            DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
+                const RowPiece piece = tail.merge_parts(parts, row, dim, tail.merge_warps(row, dim));
+                tail.slot_of(blockIdx.x).hand_over(row, dim, piece);
+            });
+            tail.empty_parts(parts, unit);
+            break;
+        }
         DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
             const RowPiece piece = tail.merge_warps(row, dim);
-            if (!ends) {
-                tail.slot_of(blockIdx.x).hand_over(row, dim, piece);
-            } else if (inside) {
+            if (inside) {
                 tail.own_slot().keep(row, dim, piece);
             } else {
                 tail.finish(unit, row, dim, piece);
@@ -153,12 +196,12 @@ __global__ __launch_bounds__(Variant::kThreads,
     }
     if (!must_merge) return;
     const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
+    const PartRange parts = PartRange::of(first_part, true);
     DecodeTail<Variant>::for_each_piece(first_unit, [&](int row, int dim) {
-        const RowPiece piece = tail.merge_parts(first_part, row, dim, tail.own_slot().kept(row, dim));
+        const RowPiece piece = tail.merge_parts(parts, row, dim, tail.own_slot().kept(row, dim));
         tail.finish(first_unit, row, dim, piece);
     });
-    __syncthreads();
-    DecodeTail<Variant>::for_each_piece(first_unit, [&](int row, int dim) { tail.empty_parts(first_part, row, dim); });
+    tail.empty_parts(parts, first_unit);
 }
 
 template <int kHeadDim, class Element, int kUnitRows>

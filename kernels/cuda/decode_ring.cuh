@@ -22,7 +22,6 @@ class Segments {
     __device__ int first_page() const { return page_; }
     __device__ int end_page() const { return index_ == end_index_ ? end_page_ : unit_.page_count; }
     __device__ bool ends_unit() const { return index_ != end_index_; }
-    __device__ bool is_last() const { return index_ == end_index_ || (index_ + 1 == end_index_ && end_page_ == 0); }
 
     __device__ void next() {
         ++index_;
@@ -44,7 +43,7 @@ struct SliceTokens {
 };
 
 // One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
-// block take the slices of a unit in turn.
+// block take the slices in turn, counted through all units, so that each has as many as the others.
 template <class Variant>
 class SliceRing {
   public:
@@ -95,7 +94,7 @@ class SliceRing {
     __device__ __forceinline__ void find_entry() {
         while (!segments_.at_end() && slice_ >= slice_count_) {
             segments_.next();
-            slice_ = threadIdx.x / 32;
+            slice_ -= slice_count_;
             if (!segments_.at_end()) open();
         }
         if (segments_.at_end()) return;

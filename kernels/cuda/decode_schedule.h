@@ -63,6 +63,7 @@ struct alignas(16) DecodeUnit {
     std::int32_t query_row;   // row in q of the query of the unit's first row
     std::int32_t first_head;  // the first row's head within the group
     std::int32_t row_count;   // 0: nothing to do
+    std::int32_t reserved[2];
 
     constexpr int page_at(int position) const {
         return list + (position < sink_pages ? position : first_page + position - sink_pages);

@@ -18,9 +18,11 @@ struct DecodeVariant {
     static constexpr int kHeadDim = kHeadDimOf;
     static constexpr int kUnitRows = kUnitRowsOf;
 
-    static constexpr int kSliceTokens = kHeadDim > 128 ? 16 : 32;
-    static constexpr int kWarps = kHeadDim > 128 ? 4 : (kHeadDim > 96 && kUnitRows > 8 ? 4 : 6);
-    static constexpr int kStages = kHeadDim > 128 ? (kUnitRows > 8 ? 2 : 3) : (kHeadDim > 96 && kUnitRows <= 8 ? 2 : 3);
+    static constexpr bool kFewRows = kUnitRows <= 8;
+    static constexpr int kSliceTokens = kHeadDim <= 64 ? 64 : (kHeadDim <= 128 ? 32 : 16);
+    static constexpr int kWarps =
+        kHeadDim <= 64 ? 6 : (kHeadDim <= 96 ? (kFewRows ? 8 : 6) : (kHeadDim <= 128 && kFewRows ? 6 : 4));
+    static constexpr int kStages = kHeadDim <= 96 ? 2 : (kHeadDim <= 128 ? (kFewRows ? 2 : 3) : (kFewRows ? 3 : 2));
     static constexpr int kThreads = 32 * kWarps;
 
     static constexpr DevicePageLayout layout() { return {2 * kHeadDim}; }
@@ -36,6 +38,9 @@ struct DecodeVariant {
     static constexpr int kOutcomeStride = kHeadDim + 4;  // of a row in shared memory: spreads rows over the banks
     static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
     static constexpr int kSharedBytes = kRingBytes + kWarps * kUnitRows * kOutcomeStride * 4;
+
+    // What a block of these GPUs may have, less the kernel's own variables.
+    static_assert(kSharedBytes <= 232448 - 1536);
 
     // Width of a panel, and where it begins within a slice.
     static constexpr int panel_width(int panel) { return layout().panel_width(panel); }

@@ -111,13 +111,15 @@ double median_us(const std::function<void(kernels::Stream)>& call, const Replay&
     check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
     check_cuda(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
     std::vector<double> times;
-    for (int turn = -5; turn < replay.turns; ++turn) {
+    double warm_up_us = 1e5;  // an idle GPU takes its time to reach its clocks
+    while (times.size() < static_cast<std::size_t>(replay.turns)) {
         Event begin, end;
         begin.record(stream);
         check_cuda(cudaGraphLaunch(ready, stream), "cudaGraphLaunch");
         end.record(stream);
-        const double us = end.us_since(begin) / replay.calls;
-        if (turn >= 0) times.push_back(us);
+        const double us = end.us_since(begin);
+        if (warm_up_us <= 0) times.push_back(us / replay.calls);
+        warm_up_us -= us;
     }
     cudaGraphExecDestroy(ready);
     cudaGraphDestroy(graph);
