@@ -144,7 +144,7 @@ DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
 
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {
     // One slot to hand over and one to keep for each block: decode_slots.cuh.
-    return std::size_t{2} * block_count * shape.unit_rows() * (shape.heads.head_dim + 2);
+    return std::size_t{2} * block_count * shape.unit_rows() * shape.heads.head_dim * 2;
 }
 
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {

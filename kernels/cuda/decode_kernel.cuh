@@ -17,32 +17,31 @@ namespace kvgrid::kernels {
 //                                   it began in another       keep the partial until the block's own work is done
 //   then, if a unit began in another block: merge what that one and those between handed over, and finish its rows.
 //
-// Where a unit lies in very many blocks, every 24th of them merges those before it first and hands over the result:
+// Where a unit lies in many blocks, every so many of them (group_parts of the schedule) merge into the last of theirs first:
 //
-//   block of the unit   0 ... 22  23  24 ... 46  47  48  49 (its last)
-//                       `------->-'    `------->-'
-//                                  `-------------->---->---'
-constexpr int kPartsPerGroup = 24;
+//   block of the unit   0 ... 4  5  6 ... 10  11  12  13  14 (its last)
+//                       `----->--'  `----->---'
+//                                `------->------->--->----'
 
 // Which blocks' partials a block merges into its own, for a unit whose first page is in block `first_block`: the results of whole groups,
 // then the blocks of this one's group that come before it.
 struct PartRange {
     int first_block;
+    int group_parts;
     int group_count;  // whole groups before this block's
     int begin, end;   // of what is to be merged
 
-    __device__ static PartRange of(int first_block, bool ends_unit) {
+    __device__ static PartRange of(int first_block, int group_parts, bool ends_unit) {
         const int before = static_cast<int>(blockIdx.x) - first_block;
-        const int group_count = before / kPartsPerGroup, members = before % kPartsPerGroup;
-        if (ends_unit) return {first_block, group_count, 0, group_count + members};
-        const bool ends_group = members == kPartsPerGroup - 1;
-        return {first_block, group_count, group_count, group_count + (ends_group ? members : 0)};
+        const int group_count = before / group_parts, members = before % group_parts;
+        if (ends_unit) return {first_block, group_parts, group_count, 0, group_count + members};
+        const bool ends_group = members == group_parts - 1;
+        return {first_block, group_parts, group_count, group_count, group_count + (ends_group ? members : 0)};
     }
     __device__ int block_at(int part) const {
-        return first_block + (part < group_count ? part * kPartsPerGroup + kPartsPerGroup - 1
-                                                 : group_count * kPartsPerGroup + part - group_count);
+        return first_block +
+               (part < group_count ? (part + 1) * group_parts - 1 : group_count * group_parts + part - group_count);
     }
-    __device__ bool is_empty() const { return begin == end; }
 };
 
 template <class Variant>
@@ -58,17 +57,14 @@ class DecodeTail {
 
     // Of the warps of this block.
     __device__ __forceinline__ RowPiece merge_warps(int row, int dim) const {
-        RowPiece merged = warp_piece(0, row, dim);
+        RowPiece pieces[Variant::kWarps];
 #pragma unroll
-        for (int warp = 1; warp < Variant::kWarps; ++warp) merged = merge(merged, warp_piece(warp, row, dim));
-        return merged;
+        for (int warp = 0; warp < Variant::kWarps; ++warp) pieces[warp] = warp_piece(warp, row, dim);
+        return merge(pieces);
     }
 
     __device__ __forceinline__ void finish(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
-        const int at = unit.first_head + row;
-        const std::size_t query = static_cast<std::size_t>(unit.query_row + at / arguments_.group);
-        const std::size_t head = unit.kv_head * arguments_.group + at % arguments_.group;
-        finish_.take(query * arguments_.query_heads + head, dim, piece);
+        finish_.take(row_of_unit(arguments_, unit, row), dim, piece);
     }
 
     __device__ __forceinline__ Slot<Variant> slot_of(int block) const {
@@ -78,33 +74,34 @@ class DecodeTail {
         return {arguments_.slots, arguments_.block_count + static_cast<int>(blockIdx.x)};
     }
 
-    // Adds what others hand over, in the range's order, as it comes in. Several are asked for at a time.
+    // Adds what others hand over, in the range's order. Asks for several at once, and again for all that are missing, so that waiting
+    // costs one way to memory and not one for each.
     __device__ __forceinline__ RowPiece merge_parts(const PartRange& parts, int row, int dim, RowPiece merged) const {
         constexpr int kAtOnce = 8;
         for (int part = parts.begin; part < parts.end; part += kAtOnce) {
-            RowPiece pieces[kAtOnce];
+            RowPiece pieces[kAtOnce + 1];
+            pieces[kAtOnce] = merged;
 #pragma unroll
             for (int index = 0; index < kAtOnce; ++index) {
-                if (part + index < parts.end) pieces[index] = slot_of(parts.block_at(part + index)).look(row, dim);
+                pieces[index] = part + index < parts.end ? Slot<Variant>::empty_piece() : no_piece();
+            }
+            for (bool is_whole = false; !is_whole;) {
+#pragma unroll
+                for (int index = 0; index < kAtOnce; ++index) {
+                    if (Slot<Variant>::is_whole(pieces[index])) continue;
+                    pieces[index] = slot_of(parts.block_at(part + index)).look(row, dim);
+                }
+                is_whole = true;
+#pragma unroll
+                for (int index = 0; index < kAtOnce; ++index) is_whole &= Slot<Variant>::is_whole(pieces[index]);
             }
 #pragma unroll
             for (int index = 0; index < kAtOnce; ++index) {
-                if (part + index >= parts.end) break;
-                const Slot<Variant> slot = slot_of(parts.block_at(part + index));
-                while (!slot.is_whole(pieces[index])) pieces[index] = slot.look(row, dim);
-                merged = merge(merged, pieces[index]);
+                if (part + index < parts.end) slot_of(parts.block_at(part + index)).empty(row, dim);
             }
+            merged = merge(pieces);
         }
         return merged;
-    }
-
-    // For the next launch, once all threads have read.
-    __device__ __forceinline__ void empty_parts(const PartRange& parts, const DecodeUnit& unit) const {
-        if (parts.is_empty()) return;
-        __syncthreads();
-        for_each_piece(unit, [&](int row, int dim) {
-            for (int part = parts.begin; part < parts.end; ++part) slot_of(parts.block_at(part)).empty(row, dim);
-        });
     }
 
     // Calls act(row, dim) for this thread's share of the unit's pieces; the share is the same for every call.
@@ -134,11 +131,13 @@ __global__ __launch_bounds__(Variant::kThreads,
     extern __shared__ __align__(1024) std::byte memory[];
     __shared__ typename SliceRing<Variant>::Shared rings[Variant::kWarps];
     __shared__ typename DecodeTail<Variant>::WarpSums warp_sums;
+    allow_next_kernel();
+    wait_for_previous_kernel();
     const int warp = threadIdx.x / 32;
     float* const outcomes = reinterpret_cast<float*>(memory + Variant::kRingBytes);
 
     const DecodeBlock& block = arguments.blocks[blockIdx.x];
-    const int first_part = block.first_part;
+    const int first_part = block.first_part, group_parts = block.group_parts;
     const bool begins_inside = block.page > 0;
     Segments segments(block, arguments.units);
     if (segments.at_end()) return;
@@ -173,35 +172,29 @@ __global__ __launch_bounds__(Variant::kThreads,
                    warp_sums.sum[warp]);
         __syncthreads();
 
-        const bool ends = segments.ends_unit(), inside = is_first && begins_inside;
-        must_merge |= ends && inside;
-        if (!ends) {
-            const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), false);
-            DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
-                const RowPiece piece = tail.merge_parts(parts, row, dim, tail.merge_warps(row, dim));
-                tail.slot_of(blockIdx.x).hand_over(row, dim, piece);
-            });
-            tail.empty_parts(parts, unit);
-            break;
-        }
+        const bool ends = segments.ends_unit(), inside = is_first && begins_inside, is_last = segments.is_last();
+        const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), group_parts, ends);
+        must_merge = must_merge || (ends && inside && !is_last);
         DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
             const RowPiece piece = tail.merge_warps(row, dim);
-            if (inside) {
+            if (ends && inside && !is_last) {
                 tail.own_slot().keep(row, dim, piece);
+            } else if (ends) {
+                tail.finish(unit, row, dim, tail.merge_parts(parts, row, dim, piece));
             } else {
-                tail.finish(unit, row, dim, piece);
+                tail.slot_of(blockIdx.x).hand_over(row, dim, tail.merge_parts(parts, row, dim, piece));
             }
         });
-        __syncthreads();  // before the next unit's outcomes; and what was kept is there for all
+        if (is_last) break;
+        __syncthreads();  // before the next unit's outcomes
     }
     if (!must_merge) return;
     const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
-    const PartRange parts = PartRange::of(first_part, true);
+    const PartRange parts = PartRange::of(first_part, group_parts, true);
     DecodeTail<Variant>::for_each_piece(first_unit, [&](int row, int dim) {
         const RowPiece piece = tail.merge_parts(parts, row, dim, tail.own_slot().kept(row, dim));
         tail.finish(first_unit, row, dim, piece);
     });
-    tail.empty_parts(parts, first_unit);
 }
 
 template <int kHeadDim, class Element, int kUnitRows>
@@ -210,8 +203,18 @@ void launch_decode(const DecodeArguments& arguments, Stream stream) {
     const auto kernel = decode_block<Variant>;
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Variant::kSharedBytes),
                "cudaFuncSetAttribute of decode_block");
-    kernel<<<arguments.block_count, Variant::kThreads, Variant::kSharedBytes, stream>>>(arguments);
-    check_launch("decode_block");
+    // Blocks may start as those of the kernel before leave their SMs; they wait for all of it before they read anything.
+    cudaLaunchAttribute early_start{};
+    early_start.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early_start.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = arguments.block_count;
+    config.blockDim = Variant::kThreads;
+    config.dynamicSmemBytes = Variant::kSharedBytes;
+    config.stream = stream;
+    config.attrs = &early_start;
+    config.numAttrs = 1;
+    check_cuda(cudaLaunchKernelEx(&config, kernel, arguments), "launch of decode_block");
 }
 
 }  // namespace kvgrid::kernels

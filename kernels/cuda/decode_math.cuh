@@ -3,11 +3,9 @@
 #include <math_constants.h>
 
 #include "kernels/cuda/decode_mask.cuh"
+#include "kernels/cuda/decode_slots.cuh"
 
 namespace kvgrid::kernels {
-
-// Nothing was seen yet: below every logit, and finite, so that differences of it are numbers.
-inline constexpr float kNoMaximum = -1e30f;
 
 // The rows of a unit against slices of its stream, in one warp's registers. Tokens and dims take the tensor cores' 16 side and rows the 8
 // side, so that a group of 8 or less wastes nothing:
@@ -104,11 +102,8 @@ class UnitSums {
   private:
     static __device__ __forceinline__ const std::uint32_t* query_words(const DecodeArguments& arguments,
                                                                        const DecodeUnit& unit, int row) {
-        const int at = unit.first_head + row;
-        const std::size_t query = static_cast<std::size_t>(unit.query_row + at / arguments.group);
-        const std::size_t head = unit.kv_head * arguments.group + at % arguments.group;
         return static_cast<const std::uint32_t*>(arguments.q) +
-               (query * arguments.query_heads + head) * (Variant::kHeadDim / 2);
+               row_of_unit(arguments, unit, row) * (Variant::kHeadDim / 2);
     }
 
     // The address of a 16-byte chunk of a token's row in a slice. `chunk` is even and known to the compiler, `odd` is 0 or 1.

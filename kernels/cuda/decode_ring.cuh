@@ -21,12 +21,19 @@ class Segments {
     __device__ const DecodeUnit& unit() const { return unit_; }
     __device__ int first_page() const { return page_; }
     __device__ int end_page() const { return index_ == end_index_ ? end_page_ : unit_.page_count; }
+    // Nothing follows this unit.
+    __device__ bool is_last() const { return index_ == end_index_ || (index_ + 1 == end_index_ && end_page_ == 0); }
     __device__ bool ends_unit() const { return index_ != end_index_; }
 
     __device__ void next() {
         ++index_;
         page_ = 0;
         if (!at_end()) unit_ = units_[index_];
+    }
+
+    // So that next() finds its unit near by.
+    __device__ void prefetch_next() const {
+        if (!is_last()) prefetch(units_ + index_ + 1);
     }
 
   private:
@@ -41,6 +48,13 @@ struct SliceTokens {
     std::int64_t first_token;  // order number of the slice's first slot
     int count;                 // tokens held, from the first slot; 0 or less: none
 };
+
+// Where row `row` of a unit lies in q and in the outputs, counted in query heads.
+__device__ __forceinline__ std::size_t row_of_unit(const DecodeArguments& arguments, const DecodeUnit& unit, int row) {
+    const int at = unit.first_head + row;
+    const std::size_t query = static_cast<std::size_t>(unit.query_row + at / arguments.group);
+    return query * arguments.query_heads + unit.kv_head * arguments.group + at % arguments.group;
+}
 
 // One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
 // block take the slices in turn, counted through all units, so that each has as many as the others.
@@ -86,7 +100,16 @@ class SliceRing {
     __device__ __forceinline__ SliceTokens tokens(int stage) const { return shared_.tokens[stage]; }
 
   private:
+    // Copies run ahead of the arithmetic: what that will load from memory when it comes to this unit, and what the copies of the next one
+    // begin with, is on its way by then.
     __device__ __forceinline__ void open() {
+        segments_.prefetch_next();
+        if (lane_ < segments_.unit().row_count) {
+            const std::size_t row = row_of_unit(arguments_, segments_.unit(), lane_);
+            const auto* const query = static_cast<const std::byte*>(arguments_.q) + row * Variant::kHeadDim * 2;
+#pragma unroll
+            for (int byte = 0; byte < Variant::kHeadDim * 2; byte += 128) prefetch(query + byte);
+        }
         slice_count_ = (segments_.end_page() - segments_.first_page()) * Variant::kSlicesPerPage;
     }
 

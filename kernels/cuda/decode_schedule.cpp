@@ -7,14 +7,17 @@ namespace kvgrid::kernels {
 DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count) {
     const int unit_count = batch.unit_count();
     DecodeSchedule schedule;
-    std::vector<std::int32_t> cost_before = {0};
+    std::int64_t page_count = 0;
     for (int index = 0; index < unit_count; ++index) {
         const UnitPlace place = place_of_unit(batch.shape, index);
         const PageList list = batch.lists[place.item * batch.shape.heads.kv_heads + place.kv_head];
         schedule.units.push_back(make_unit(batch.shape, batch.items[place.item], list, batch.entries.data(), place));
-        cost_before.push_back(cost_before.back() + cost_of(schedule.units.back()));
+        page_count += schedule.units.back().page_count;
     }
-    const CostSums sums{cost_before.data(), unit_count};
+    const int unit_cost = unit_cost_of(page_count, block_count);
+    std::vector<std::int32_t> cost_before = {0};
+    for (const DecodeUnit& unit : schedule.units) cost_before.push_back(cost_before.back() + cost_of(unit, unit_cost));
+    const CostSums sums{cost_before.data(), unit_count, unit_cost};
     for (int block = 0; block < block_count; ++block) {
         schedule.blocks.push_back(make_block(sums, schedule.units.data(), block, block_count));
     }

@@ -30,30 +30,37 @@ __device__ int sum_up_to(int value, int* warp_sums) {
 __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_constant__ ScheduleDecode work) {
     __shared__ int warp_sums[kWarps];
     __shared__ int total;
+    __shared__ unsigned long long page_count;
     const int unit_count = static_cast<int>(work.units.size);
+    const int block_count = static_cast<int>(work.blocks.size);
     if (threadIdx.x == 0) {
         total = 0;
+        page_count = 0;
         work.cost_before.data[0] = 0;
     }
     __syncthreads();
+    unsigned long long own_pages = 0;
+    for (int index = threadIdx.x; index < unit_count; index += kThreads) {
+        const UnitPlace place = place_of_unit(work.shape, index);
+        const PageList list = work.lists.data[place.item * work.shape.heads.kv_heads + place.kv_head];
+        const DecodeUnit unit = make_unit(work.shape, work.items.data[place.item], list, work.entries.data, place);
+        work.units.data[index] = unit;
+        own_pages += unit.page_count;
+    }
+    for (int distance = 16; distance > 0; distance /= 2) own_pages += __shfl_xor_sync(~0u, own_pages, distance);
+    if (threadIdx.x % 32 == 0) atomicAdd(&page_count, own_pages);
+    __syncthreads();
+    const int unit_cost = unit_cost_of(static_cast<std::int64_t>(page_count), block_count);
     for (int first = 0; first < unit_count; first += kThreads) {
         const int index = first + static_cast<int>(threadIdx.x);
         const int before = total;
-        int cost = 0;
-        if (index < unit_count) {
-            const UnitPlace place = place_of_unit(work.shape, index);
-            const PageList list = work.lists.data[place.item * work.shape.heads.kv_heads + place.kv_head];
-            const DecodeUnit unit = make_unit(work.shape, work.items.data[place.item], list, work.entries.data, place);
-            work.units.data[index] = unit;
-            cost = cost_of(unit);
-        }
+        const int cost = index < unit_count ? cost_of(work.units.data[index], unit_cost) : 0;
         const int sum = before + sum_up_to(cost, warp_sums);
         if (index < unit_count) work.cost_before.data[index + 1] = sum;
         if (threadIdx.x == kThreads - 1) total = sum;
         __syncthreads();
     }
-    const CostSums sums{work.cost_before.data, unit_count};
-    const int block_count = static_cast<int>(work.blocks.size);
+    const CostSums sums{work.cost_before.data, unit_count, unit_cost};
     for (int block = threadIdx.x; block < block_count; block += kThreads) {
         work.blocks.data[block] = make_block(sums, work.units.data, block, block_count);
     }
@@ -74,7 +81,7 @@ void check_schedule(const ScheduleDecode& work) {
     require(work.cost_before.size == work.units.size + 1, "cost_before must be [units + 1]");
     require(work.blocks.size >= 1, "there must be a block");
     // Costs are summed in 32 bits.
-    const std::size_t cost_max = (work.entries.size + work.lists.size) * work.shape.units_per_stream();
+    const std::size_t cost_max = (work.entries.size + kUnitCost * work.lists.size) * work.shape.units_per_stream();
     require(cost_max < (std::size_t{1} << 31), "more pages than 2^31 in all units together");
 }
 

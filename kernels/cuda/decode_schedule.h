@@ -52,17 +52,17 @@ struct DecodeShape {
 };
 
 struct alignas(16) DecodeUnit {
-    std::int64_t first_query;  // order number of the query of the unit's first row
-    std::int64_t window;
-    std::int64_t sinks;
     std::int32_t list;        // the stream's first entry
     std::int32_t sink_pages;  // visible pages of the list: [0, sink_pages), then from first_page on
     std::int32_t first_page;
     std::int32_t page_count;  // visible pages
     std::int32_t kv_head;
-    std::int32_t query_row;   // row in q of the query of the unit's first row
-    std::int32_t first_head;  // the first row's head within the group
-    std::int32_t row_count;   // 0: nothing to do
+    std::int32_t query_row;    // row in q of the query of the unit's first row
+    std::int32_t first_head;   // the first row's head within the group
+    std::int32_t row_count;    // 0: nothing to do
+    std::int64_t first_query;  // order number of the query of the unit's first row
+    std::int64_t window;
+    std::int64_t sinks;
     std::int32_t reserved[2];
 
     constexpr int page_at(int position) const {
@@ -74,13 +74,16 @@ struct alignas(16) DecodeUnit {
 struct alignas(16) DecodeBlock {
     std::int32_t unit, page;
     std::int32_t end_unit, end_page;
-    std::int32_t first_part;  // if page > 0: the first block that has pages of `unit`
-    std::int32_t reserved[3];
+    std::int32_t first_part;   // if page > 0: the first block that has pages of `unit`,
+    std::int32_t group_parts;  // and how many blocks of it merge into one before the last one merges all
+    std::int32_t reserved[2];
     DecodeUnit first;  // a copy of `unit`, so that a block starts with one load
 };
 
-// What a unit costs besides its pages, in pages.
-inline constexpr int kUnitCost = 1;
+// What a unit costs besides its pages, in pages; but nothing where blocks have few pages each: then only the longest block counts, and
+// what units cost besides is waiting that others do not wait for.
+inline constexpr int kUnitCost = 2;
+inline constexpr int kFewPagesPerBlock = 8;
 
 struct DecodeBatch {
     DecodeShape shape;

@@ -60,8 +60,15 @@ constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item,
     return unit;
 }
 
-constexpr int cost_of(const DecodeUnit& unit) {
-    return unit.row_count == 0 ? 0 : unit.page_count + kUnitCost;
+constexpr int unit_cost_of(std::int64_t page_count, int block_count) {
+    return page_count <= std::int64_t{kFewPagesPerBlock} * block_count ? 0 : kUnitCost;
+}
+
+// A unit that sees nothing still has rows to be written.
+constexpr int cost_of(const DecodeUnit& unit, int unit_cost) {
+    if (unit.row_count == 0) return 0;
+    const int cost = unit.page_count + unit_cost;
+    return cost > 0 ? cost : 1;
 }
 
 // Where block `block` of `used` begins, in costs of `total`.
@@ -86,6 +93,7 @@ constexpr int unit_at(const std::int32_t* cost_before, int unit_count, std::int6
 struct CostSums {
     const std::int32_t* before;  // [unit_count + 1]
     int unit_count;
+    int unit_cost;
 
     constexpr int total() const { return before[unit_count]; }
 };
@@ -96,13 +104,27 @@ struct UnitPage {
 // A cut within the cost of the unit itself moves to its first page.
 constexpr UnitPage place_of_cut(const CostSums& sums, std::int64_t cost) {
     const int unit = unit_at(sums.before, sums.unit_count, cost);
-    const std::int64_t page = cost - sums.before[unit] - kUnitCost;
+    const std::int64_t page = cost - sums.before[unit] - sums.unit_cost;
     return {unit, page < 0 ? 0 : static_cast<int>(page)};
 }
 
-// The blocks that have work: each then costs at least one page, so that no two cuts fall on the same page.
+// The blocks that have work: then no two cuts fall on the same page.
 constexpr int used_blocks(const CostSums& sums, int block_count) {
     return sums.total() < block_count ? sums.total() : block_count;
+}
+
+// The last block that begins at or before a cost.
+constexpr int block_of_cost(const CostSums& sums, int used, std::int64_t cost) {
+    return static_cast<int>(((cost + 1) * used - 1) / sums.total());
+}
+
+// Partials of a unit in many blocks are merged in two steps, each of about as many: what one SM reads in one go bounds the time. Up to
+// this many, one step is faster.
+inline constexpr int kGroupPartsMin = 6;
+constexpr int group_parts_of(int part_count) {
+    int parts = kGroupPartsMin;
+    while (parts * parts < part_count) ++parts;
+    return parts;
 }
 
 constexpr DecodeBlock make_block(const CostSums& sums, const DecodeUnit* units, int block, int block_count) {
@@ -115,10 +137,12 @@ constexpr DecodeBlock make_block(const CostSums& sums, const DecodeUnit* units, 
     made.page = begin.page;
     made.first = units[begin.unit];
     made.first_part = block;
+    made.group_parts = kGroupPartsMin;
     if (begin.page > 0) {
-        // The last block whose cut is not behind the unit's first page.
-        const std::int64_t first_page_cost = sums.before[begin.unit] + kUnitCost;
-        made.first_part = static_cast<int>(((first_page_cost + 1) * used - 1) / sums.total());
+        const std::int64_t first_page_cost = sums.before[begin.unit] + sums.unit_cost;
+        const int last_part = block_of_cost(sums, used, first_page_cost + made.first.page_count - 1);
+        made.first_part = block_of_cost(sums, used, first_page_cost);
+        made.group_parts = group_parts_of(last_part - made.first_part + 1);
     }
     if (block + 1 < used) {
         const UnitPage end = place_of_cut(sums, cut(block + 1, used, sums.total()));

@@ -7,44 +7,59 @@
 
 namespace kvgrid::kernels {
 
+// Nothing was seen yet: below every logit, and finite, so that differences of it are numbers.
+inline constexpr float kNoMaximum = -1e30f;
+
 // Four dims of one row: the outcome so far, not divided by the sum.
 struct RowPiece {
     float4 outcome;
     float origin, sum;
 };
 
-// 2^(origin - of) scaled sums of two pieces. A piece that saw nothing weighs nothing, even if its origin means nothing.
-__device__ __forceinline__ RowPiece merge(const RowPiece& a, const RowPiece& b) {
-    const float origin = fmaxf(a.origin, b.origin);
-    const float of_a = a.sum == 0 ? 0 : exp2_fast(a.origin - origin);
-    const float of_b = b.sum == 0 ? 0 : exp2_fast(b.origin - origin);
-    return {{a.outcome.x * of_a + b.outcome.x * of_b, a.outcome.y * of_a + b.outcome.y * of_b,
-             a.outcome.z * of_a + b.outcome.z * of_b, a.outcome.w * of_a + b.outcome.w * of_b},
-            origin,
-            a.sum * of_a + b.sum * of_b};
+// Of a row that saw nothing.
+__device__ __forceinline__ RowPiece no_piece() {
+    return {{0, 0, 0, 0}, kNoMaximum, 0};
+}
+
+// The same dims of the same row, seen by several. A piece that saw nothing weighs nothing, even if its origin means nothing.
+template <int kCount>
+__device__ __forceinline__ RowPiece merge(const RowPiece (&pieces)[kCount]) {
+    RowPiece merged = no_piece();
+#pragma unroll
+    for (const RowPiece& piece : pieces) merged.origin = fmaxf(merged.origin, piece.origin);
+#pragma unroll
+    for (const RowPiece& piece : pieces) {
+        const float factor = piece.sum == 0 ? 0 : exp2_fast(piece.origin - merged.origin);
+        merged.outcome.x += factor * piece.outcome.x;
+        merged.outcome.y += factor * piece.outcome.y;
+        merged.outcome.z += factor * piece.outcome.z;
+        merged.outcome.w += factor * piece.outcome.w;
+        merged.sum += factor * piece.sum;
+    }
+    return merged;
 }
 
 // Partial outcomes in global memory, one slot for each block:
 //
-//   [kUnitRows][kHeadDim] f32 outcome, then [kUnitRows][2] origin and sum
+//   [kUnitRows][kHeadDim / 4] of {outcome[4], origin, sum, unused[2]}, f32: 32 bytes, what memory moves at least
 //
 // A slot carries its own flags: every word that has not been written is kEmpty, which no arithmetic yields, so that a reader takes each
-// word as soon as it is there: no fence, no counter, no second kernel. The reader empties the slot again for the next launch.
+// piece as soon as it is there: no fence, no counter, no second kernel. One thread reads a piece, and empties it for the next launch.
 template <class Variant>
 class Slot {
   public:
     static constexpr std::uint32_t kEmpty = 0xffffffff;
-    static constexpr int kFloats = Variant::kUnitRows * (Variant::kHeadDim + 2);
+    static constexpr int kFloats = Variant::kUnitRows * Variant::kHeadDim * 2;
 
     __device__ Slot(float* slots, int index) : base_(slots + static_cast<std::size_t>(index) * kFloats) {}
 
     // By the thread that will read it again.
     __device__ __forceinline__ void keep(int row, int dim, const RowPiece& piece) const {
         *outcome(row, dim) = piece.outcome;
-        if (dim == 0) *sums(row) = {piece.origin, piece.sum};
+        *sums(row, dim) = {piece.origin, piece.sum};
     }
     __device__ __forceinline__ RowPiece kept(int row, int dim) const {
-        const float2 both = *sums(row);
+        const float2 both = *sums(row, dim);
         return {*outcome(row, dim), both.x, both.y};
     }
 
@@ -53,8 +68,7 @@ class Slot {
         asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(outcome(row, dim)),
                      "f"(filled(from.x)), "f"(filled(from.y)), "f"(filled(from.z)), "f"(filled(from.w))
                      : "memory");
-        if (dim != 0) return;
-        asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(sums(row)), "f"(filled(piece.origin)),
+        asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(sums(row, dim)), "f"(filled(piece.origin)),
                      "f"(filled(piece.sum))
                      : "memory");
     }
@@ -68,21 +82,20 @@ class Slot {
                      : "memory");
         asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];"
                      : "=f"(piece.origin), "=f"(piece.sum)
-                     : "l"(sums(row))
+                     : "l"(sums(row, dim))
                      : "memory");
         return piece;
+    }
+    static __device__ __forceinline__ RowPiece empty_piece() {
+        const float nothing = __uint_as_float(kEmpty);
+        return {{nothing, nothing, nothing, nothing}, nothing, nothing};
     }
     static __device__ __forceinline__ bool is_whole(const RowPiece& piece) {
         return !(is_empty(piece.outcome.x) || is_empty(piece.outcome.y) || is_empty(piece.outcome.z) ||
                  is_empty(piece.outcome.w) || is_empty(piece.origin) || is_empty(piece.sum));
     }
 
-    // Once all threads have read.
-    __device__ __forceinline__ void empty(int row, int dim) const {
-        const float nothing = __uint_as_float(kEmpty);
-        *outcome(row, dim) = {nothing, nothing, nothing, nothing};
-        if (dim == 0) *sums(row) = {nothing, nothing};
-    }
+    __device__ __forceinline__ void empty(int row, int dim) const { keep(row, dim, empty_piece()); }
 
   private:
     static __device__ __forceinline__ bool is_empty(float value) { return __float_as_uint(value) == kEmpty; }
@@ -90,10 +103,10 @@ class Slot {
     static __device__ __forceinline__ float filled(float value) { return is_empty(value) ? CUDART_NAN_F : value; }
 
     __device__ __forceinline__ float4* outcome(int row, int dim) const {
-        return reinterpret_cast<float4*>(base_ + row * Variant::kHeadDim + dim);
+        return reinterpret_cast<float4*>(base_ + (row * Variant::kHeadDim + dim) * 2);
     }
-    __device__ __forceinline__ float2* sums(int row) const {
-        return reinterpret_cast<float2*>(base_ + Variant::kUnitRows * Variant::kHeadDim) + row;
+    __device__ __forceinline__ float2* sums(int row, int dim) const {
+        return reinterpret_cast<float2*>(outcome(row, dim) + 1);
     }
 
     float* base_;

@@ -10,8 +10,7 @@ namespace kvgrid::kernels {
 //
 //   shared memory   ring of warp 0: [stage][K slice | V slice], of warp 1, ...; then the outcomes of the warps
 //
-// Fewer bytes in flight than about 128 KB leave memory idle; more do not help. 16 rows keep twice the sums in registers and in the
-// outcomes, hence fewer warps.
+// Some 160 KB in flight keep memory busy; more slow down blocks of many short units beside blocks of a long one.
 template <int kHeadDimOf, class ElementOf, int kUnitRowsOf>
 struct DecodeVariant {
     using Element = ElementOf;
@@ -20,9 +19,8 @@ struct DecodeVariant {
 
     static constexpr bool kFewRows = kUnitRows <= 8;
     static constexpr int kSliceTokens = kHeadDim <= 64 ? 64 : (kHeadDim <= 128 ? 32 : 16);
-    static constexpr int kWarps =
-        kHeadDim <= 64 ? 6 : (kHeadDim <= 96 ? (kFewRows ? 8 : 6) : (kHeadDim <= 128 && kFewRows ? 6 : 4));
-    static constexpr int kStages = kHeadDim <= 96 ? 2 : (kHeadDim <= 128 ? (kFewRows ? 2 : 3) : (kFewRows ? 3 : 2));
+    static constexpr int kWarps = kHeadDim == 96 ? (kFewRows ? 7 : 6) : (kHeadDim > 128 && !kFewRows ? 4 : 5);
+    static constexpr int kStages = 2;
     static constexpr int kThreads = 32 * kWarps;
 
     static constexpr DevicePageLayout layout() { return {2 * kHeadDim}; }

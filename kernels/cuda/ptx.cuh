@@ -34,6 +34,20 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
     }
 }
 
+// Between kernels of one stream, where the later one was launched with leave to start early: the earlier one gives it, and the later one
+// waits until all blocks of the earlier one have ended and what they wrote is visible.
+__device__ __forceinline__ void allow_next_kernel() {
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+__device__ __forceinline__ void wait_for_previous_kernel() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// Brings a line of global memory into the L1 cache.
+__device__ __forceinline__ void prefetch(const void* global) {
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(global));
+}
+
 // For data that is read once: leaves the L2 cache first.
 __device__ __forceinline__ std::uint64_t evict_first_policy() {
     std::uint64_t policy;

@@ -149,8 +149,12 @@ TEST_F(DecodeScheduleTest, EqualsAScheduleMadePageByPage) {
         const TestBatch batch = random_batch(random_);
         const int block_count = 1 + static_cast<int>(random_() % 140);
         const DecodeSchedule schedule = plan_decode(batch.view(), block_count);
-        std::int64_t total = 0;
-        for (const DecodeUnit& unit : schedule.units) total += unit.row_count == 0 ? 0 : unit.page_count + kUnitCost;
+        std::int64_t total = 0, page_count = 0;
+        for (const DecodeUnit& unit : schedule.units) page_count += unit.page_count;
+        const int unit_cost = page_count <= kFewPagesPerBlock * block_count ? 0 : kUnitCost;
+        for (const DecodeUnit& unit : schedule.units) {
+            if (unit.row_count > 0) total += std::max(1, unit.page_count + unit_cost);
+        }
         const std::int64_t used = std::min<std::int64_t>(block_count, total);
         const auto block_of = [&](std::int64_t cost) {
             int block = 0;
@@ -158,15 +162,17 @@ TEST_F(DecodeScheduleTest, EqualsAScheduleMadePageByPage) {
             return block;
         };
         std::vector<std::vector<std::pair<int, int>>> expected(block_count), walked(block_count);
-        std::vector<int> first_part(schedule.units.size(), -1);
+        std::vector<int> first_part(schedule.units.size(), -1), last_part(schedule.units.size(), -1);
         std::int64_t cost = 0;
         for (int unit = 0; unit < static_cast<int>(schedule.units.size()); ++unit) {
             if (schedule.units[unit].row_count == 0) continue;
-            cost += kUnitCost;
+            if (schedule.units[unit].page_count == 0) cost += std::max(1, unit_cost);
+            if (schedule.units[unit].page_count > 0) cost += unit_cost;
             for (int page = 0; page < schedule.units[unit].page_count; ++page, ++cost) {
                 const int block = block_of(cost);
                 expected[block].push_back({unit, page});
                 if (page == 0) first_part[unit] = block;
+                last_part[unit] = block;
             }
         }
         for (int block = 0; block < block_count; ++block) {
@@ -174,10 +180,13 @@ TEST_F(DecodeScheduleTest, EqualsAScheduleMadePageByPage) {
                 for (int page = segment.begin; page < segment.end; ++page)
                     walked[block].push_back({segment.unit, page});
             }
-            if (schedule.blocks[block].page > 0) {
-                EXPECT_EQ(schedule.blocks[block].first_part, first_part[schedule.blocks[block].unit]);
-                EXPECT_LT(schedule.blocks[block].first_part, block);
-            }
+            const DecodeBlock& made = schedule.blocks[block];
+            if (made.page == 0) continue;
+            const int part_count = last_part[made.unit] - first_part[made.unit] + 1;
+            EXPECT_EQ(made.first_part, first_part[made.unit]);
+            EXPECT_LT(made.first_part, block);
+            EXPECT_GE(made.group_parts * made.group_parts, part_count);
+            EXPECT_TRUE(made.group_parts == 6 || (made.group_parts - 1) * (made.group_parts - 1) < part_count);
         }
         EXPECT_EQ(walked, expected);
     }
@@ -215,7 +224,15 @@ TEST_F(DecodeScheduleTest, GivesEqualShares) {
         most = std::max(most, pages);
         least = std::min(least, pages);
     }
-    EXPECT_LE(most - least, 2u);  // rounding, and the cost of a unit
+    EXPECT_LE(most - least, 1u + kUnitCost);  // rounding, and the cost of a unit
+}
+
+TEST_F(DecodeScheduleTest, GivesNoBlockTwoPagesWhereThereIsABlockForEachPage) {
+    const TestBatch batch = make_batch({{32, 8, 128}, 1}, {{.length = 1024}});
+    const DecodeSchedule schedule = plan_decode(batch.view(), 132);
+    for (const DecodeBlock& block : schedule.blocks) {
+        for (const UnitPages& segment : walk(schedule, block)) EXPECT_EQ(segment.end - segment.begin, 1);
+    }
 }
 
 TEST_F(DecodeScheduleTest, LeavesBlocksEmptyWhereThereIsLittleToDo) {

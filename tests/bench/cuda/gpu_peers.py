@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Decode of public kernels on the work of gpu_decode_bench, on one GPU: medians of CUDA graph replays, random numbers.
+
+FlashInfer works on pages of 64 tokens in random order, as kvgrid does; PyTorch on contiguous K and V, where lengths are equal. Each row
+names the fastest form of each. Without FlashInfer only PyTorch is measured. Give the path of gpu_decode_bench to print its rows of the
+same run first.
+"""
+import argparse
+import random
+import subprocess
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+try:
+    import flashinfer
+except ImportError:
+    flashinfer = None
+
+DEVICE, PAGE, DTYPE = "cuda:0", 64, torch.bfloat16
+
+# name, lengths, query heads, KV heads, head size, calls in one graph
+RAGGED = random.Random(3)
+CASES = [
+    ("1 x 131072", [131072], 32, 8, 128, 1),
+    ("1 x 1048576", [1048576], 32, 8, 128, 1),
+    ("8 x 131072", [131072] * 8, 32, 8, 128, 1),
+    ("64 x 8192", [8192] * 64, 32, 8, 128, 1),
+    ("1 x 16384", [16384], 32, 8, 128, 20),
+    ("1 x 4096", [4096], 32, 8, 128, 50),
+    ("1 x 1024", [1024], 32, 8, 128, 50),
+    ("64 x 512", [512] * 64, 32, 8, 128, 20),
+    ("524288 and 63 x 512", [524288] + [512] * 63, 32, 8, 128, 1),
+    ("64 of 1 to 32768", [RAGGED.randint(1, 32768) for _ in range(64)], 32, 8, 128, 1),
+    ("8 x 131072, 64/8", [131072] * 8, 64, 8, 128, 1),
+    ("8 x 131072, 28/4", [131072] * 8, 28, 4, 128, 1),
+    ("8 x 65536, 16/16, d 64", [65536] * 8, 16, 16, 64, 1),
+]
+
+
+def median_us(call, calls):
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            call()
+    times, warm_up_us = [], 1e5  # an idle GPU takes its time to reach its clocks
+    while len(times) < 30:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        us = start.elapsed_time(end) * 1e3
+        if warm_up_us <= 0:
+            times.append(us / calls)
+        warm_up_us -= us
+    return sorted(times)[len(times) // 2]
+
+
+class Pages:
+    """K and V as [page, 2, kv_heads, PAGE, dim], every page of every sequence at a random place."""
+
+    def __init__(self, lengths, kv_heads, dim):
+        counts = [(n + PAGE - 1) // PAGE for n in lengths]
+        self.data = torch.empty(sum(counts), 2, kv_heads, PAGE, dim, device=DEVICE, dtype=DTYPE).normal_()
+        self.indices = torch.randperm(sum(counts), device=DEVICE, dtype=torch.int32)
+        self.starts = torch.tensor([0, *torch.tensor(counts).cumsum(0)], dtype=torch.int32, device=DEVICE)
+        self.last_page_len = torch.tensor([(n - 1) % PAGE + 1 for n in lengths], dtype=torch.int32, device=DEVICE)
+        self.lengths = torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
+        self.table = torch.zeros(len(lengths), max(counts), dtype=torch.int32, device=DEVICE)
+        at = 0
+        for row, count in enumerate(counts):
+            self.table[row, :count] = self.indices[at : at + count]
+            at += count
+
+
+def flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out):
+    workspace = torch.zeros(256 << 20, dtype=torch.uint8, device=DEVICE)
+    pages, batch = Pages(lengths, kv_heads, dim), len(lengths)
+
+    def tensor_cores():
+        w = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "HND", use_tensor_cores=True, backend="fa2")
+        w.plan(pages.starts, pages.indices, pages.last_page_len, q_heads, kv_heads, dim, PAGE, q_data_type=DTYPE, kv_data_type=DTYPE)
+        return lambda: w.run(q, pages.data, out=out)
+
+    def xqa():
+        counters = torch.zeros(256 << 20, dtype=torch.uint8, device=DEVICE)
+        return lambda: flashinfer.decode.xqa_batch_decode_with_kv_cache(
+            q, pages.data, counters, pages.table, pages.lengths, max(lengths), bmm1_scale=dim**-0.5, out=out, kv_layout="HND")
+
+    def persistent():
+        w = flashinfer.BatchAttention(kv_layout="HND")
+        one_each = torch.arange(batch + 1, dtype=torch.int32, device=DEVICE)
+        w.plan(one_each, pages.starts, pages.indices, pages.lengths, q_heads, kv_heads, dim, dim, PAGE, causal=True, q_data_type=DTYPE,
+               kv_data_type=DTYPE)
+        lse = torch.empty(batch, q_heads, device=DEVICE)
+        return lambda: w.run(q, pages.data, out=out, lse=lse)
+
+    return {"flashinfer tensor cores": tensor_cores, "flashinfer xqa": xqa, "flashinfer persistent": persistent}
+
+
+def pytorch_forms(lengths, kv_heads, dim, q):
+    def form(backend):
+        k = torch.randn(len(lengths), kv_heads, lengths[0], dim, device=DEVICE, dtype=DTYPE)
+        v, query = torch.randn_like(k), q[:, :, None]
+
+        def call():
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(query, k, v, enable_gqa=True)
+        return call
+
+    return {"pytorch flash": lambda: form(SDPBackend.FLASH_ATTENTION), "pytorch cudnn": lambda: form(SDPBackend.CUDNN_ATTENTION)}
+
+
+def measure(name, lengths, q_heads, kv_heads, dim, calls):
+    q = torch.randn(len(lengths), q_heads, dim, device=DEVICE, dtype=DTYPE)
+    out = torch.empty_like(q)
+    forms = flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out) if flashinfer else {}
+    if len(set(lengths)) == 1:
+        forms |= pytorch_forms(lengths, kv_heads, dim, q)
+    moved = 4 * sum(lengths) * kv_heads * dim
+    for label, make in forms.items():
+        try:
+            us = median_us(make(), calls)
+            print(f"{name:26s} {us:9.1f} us  {moved / us / 1e6:6.3f} TB/s  {label}", flush=True)
+        except Exception as error:
+            print(f"{name:26s} {label} failed: {str(error).strip().splitlines()[0][:100]}", flush=True)
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bench", help="path of gpu_decode_bench")
+    parser.add_argument("--only", default="", help="part of a case's name")
+    options = parser.parse_args()
+    if options.bench:
+        subprocess.run([options.bench, *([options.only] if options.only else [])], check=True)
+    torch.manual_seed(3)
+    print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "FlashInfer", flashinfer.__version__ if flashinfer else "not there")
+    for case in CASES:
+        if options.only in case[0]:
+            measure(*case)
