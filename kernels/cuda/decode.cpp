@@ -143,8 +143,8 @@ DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
 }
 
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {
-    // One slot to hand over and one to keep for each block: decode_slots.cuh.
-    return std::size_t{2} * block_count * shape.unit_rows() * shape.heads.head_dim * 2;
+    // One slot to hand over and one to keep for each block.
+    return std::size_t{2} * block_count * decode_slot_floats(shape.unit_rows(), shape.heads.head_dim);
 }
 
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {

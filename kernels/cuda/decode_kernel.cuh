@@ -74,34 +74,39 @@ class DecodeTail {
         return {arguments_.slots, arguments_.block_count + static_cast<int>(blockIdx.x)};
     }
 
-    // Adds what others hand over, in the range's order. Asks for several at once, and again for all that are missing, so that waiting
-    // costs one way to memory and not one for each.
-    __device__ __forceinline__ RowPiece merge_parts(const PartRange& parts, int row, int dim, RowPiece merged) const {
+    // This block's piece, as own() has it, and what others hand over, in the range's order. Asks for several at once, and again for all
+    // that are missing, so that waiting costs one way to memory and not one for each; own() is computed on that way.
+    template <class Own>
+    __device__ __forceinline__ RowPiece merge_parts(const PartRange& parts, int row, int dim, const Own& own) const {
         constexpr int kAtOnce = 8;
+        if (parts.begin == parts.end) return own();
+        RowPiece merged = no_piece();
         for (int part = parts.begin; part < parts.end; part += kAtOnce) {
             RowPiece pieces[kAtOnce + 1];
-            pieces[kAtOnce] = merged;
 #pragma unroll
             for (int index = 0; index < kAtOnce; ++index) {
-                pieces[index] = part + index < parts.end ? Slot<Variant>::empty_piece() : no_piece();
+                pieces[index] = no_piece();
+                if (part + index < parts.end) pieces[index] = slot_of(parts.block_at(part + index)).look(row, dim);
             }
-            for (bool is_whole = false; !is_whole;) {
+            pieces[kAtOnce] = part == parts.begin ? own() : merged;
+            while (true) {
+                bool is_whole = true;
+#pragma unroll
+                for (int index = 0; index < kAtOnce; ++index) is_whole &= Slot<Variant>::is_whole(pieces[index]);
+                if (is_whole) break;
 #pragma unroll
                 for (int index = 0; index < kAtOnce; ++index) {
                     if (Slot<Variant>::is_whole(pieces[index])) continue;
                     pieces[index] = slot_of(parts.block_at(part + index)).look(row, dim);
                 }
-                is_whole = true;
-#pragma unroll
-                for (int index = 0; index < kAtOnce; ++index) is_whole &= Slot<Variant>::is_whole(pieces[index]);
-            }
-#pragma unroll
-            for (int index = 0; index < kAtOnce; ++index) {
-                if (part + index < parts.end) slot_of(parts.block_at(part + index)).empty(row, dim);
             }
             merged = merge(pieces);
         }
         return merged;
+    }
+
+    __device__ __forceinline__ void empty_parts(const PartRange& parts, int row, int dim) const {
+        for (int part = parts.begin; part < parts.end; ++part) slot_of(parts.block_at(part)).empty(row, dim);
     }
 
     // Calls act(row, dim) for this thread's share of the unit's pieces; the share is the same for every call.
@@ -176,14 +181,18 @@ __global__ __launch_bounds__(Variant::kThreads,
         const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), group_parts, ends);
         must_merge = must_merge || (ends && inside && !is_last);
         DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
-            const RowPiece piece = tail.merge_warps(row, dim);
+            const auto own = [&] { return tail.merge_warps(row, dim); };
             if (ends && inside && !is_last) {
-                tail.own_slot().keep(row, dim, piece);
-            } else if (ends) {
-                tail.finish(unit, row, dim, tail.merge_parts(parts, row, dim, piece));
-            } else {
-                tail.slot_of(blockIdx.x).hand_over(row, dim, tail.merge_parts(parts, row, dim, piece));
+                tail.own_slot().keep(row, dim, own());
+                return;
             }
+            const RowPiece piece = tail.merge_parts(parts, row, dim, own);
+            if (ends) {
+                tail.finish(unit, row, dim, piece);
+            } else {
+                tail.slot_of(blockIdx.x).hand_over(row, dim, piece);
+            }
+            tail.empty_parts(parts, row, dim);
         });
         if (is_last) break;
         __syncthreads();  // before the next unit's outcomes
@@ -192,8 +201,9 @@ __global__ __launch_bounds__(Variant::kThreads,
     const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
     const PartRange parts = PartRange::of(first_part, group_parts, true);
     DecodeTail<Variant>::for_each_piece(first_unit, [&](int row, int dim) {
-        const RowPiece piece = tail.merge_parts(parts, row, dim, tail.own_slot().kept(row, dim));
-        tail.finish(first_unit, row, dim, piece);
+        const auto own = [&] { return tail.own_slot().kept(row, dim); };
+        tail.finish(first_unit, row, dim, tail.merge_parts(parts, row, dim, own));
+        tail.empty_parts(parts, row, dim);
     });
 }
 

@@ -34,6 +34,12 @@ struct DecodeArguments {
     float cap_outer;   // soft_cap / scale
 };
 
+// What a block hands over of a unit, in floats: decode_slots.cuh.
+inline constexpr int kDecodeSumsDims = 32;
+constexpr int decode_slot_floats(int unit_rows, int head_dim) {
+    return unit_rows * (head_dim + 2 * head_dim / kDecodeSumsDims);
+}
+
 // Elements as the tensor cores see them: ptx.cuh.
 struct Bf16;
 struct F16;

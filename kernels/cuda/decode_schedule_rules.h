@@ -120,7 +120,7 @@ constexpr int block_of_cost(const CostSums& sums, int used, std::int64_t cost) {
 
 // Partials of a unit in many blocks are merged in two steps, each of about as many: what one SM reads in one go bounds the time. Up to
 // this many, one step is faster.
-inline constexpr int kGroupPartsMin = 6;
+inline constexpr int kGroupPartsMin = 4;
 constexpr int group_parts_of(int part_count) {
     int parts = kGroupPartsMin;
     while (parts * parts < part_count) ++parts;

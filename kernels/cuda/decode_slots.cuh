@@ -41,22 +41,24 @@ __device__ __forceinline__ RowPiece merge(const RowPiece (&pieces)[kCount]) {
 
 // Partial outcomes in global memory, one slot for each block:
 //
-//   [kUnitRows][kHeadDim / 4] of {outcome[4], origin, sum, unused[2]}, f32: 32 bytes, what memory moves at least
+//   [kUnitRows][kHeadDim] f32 outcome, then {origin, sum} f32 for every 32 dims of a row
 //
 // A slot carries its own flags: every word that has not been written is kEmpty, which no arithmetic yields, so that a reader takes each
-// piece as soon as it is there: no fence, no counter, no second kernel. One thread reads a piece, and empties it for the next launch.
+// piece as soon as it is there: no fence, no counter, no second kernel. The reader empties it for the next launch. Eight neighbouring lanes
+// share the sums of their 32 dims; what one SM reads in one go is what the merge costs.
 template <class Variant>
 class Slot {
   public:
     static constexpr std::uint32_t kEmpty = 0xffffffff;
-    static constexpr int kFloats = Variant::kUnitRows * Variant::kHeadDim * 2;
+    static constexpr int kSumsDims = kDecodeSumsDims;
+    static constexpr int kFloats = decode_slot_floats(Variant::kUnitRows, Variant::kHeadDim);
 
     __device__ Slot(float* slots, int index) : base_(slots + static_cast<std::size_t>(index) * kFloats) {}
 
     // By the thread that will read it again.
     __device__ __forceinline__ void keep(int row, int dim, const RowPiece& piece) const {
         *outcome(row, dim) = piece.outcome;
-        *sums(row, dim) = {piece.origin, piece.sum};
+        if (dim % kSumsDims == 0) *sums(row, dim) = {piece.origin, piece.sum};
     }
     __device__ __forceinline__ RowPiece kept(int row, int dim) const {
         const float2 both = *sums(row, dim);
@@ -68,6 +70,7 @@ class Slot {
         asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(outcome(row, dim)),
                      "f"(filled(from.x)), "f"(filled(from.y)), "f"(filled(from.z)), "f"(filled(from.w))
                      : "memory");
+        if (dim % kSumsDims != 0) return;
         asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(sums(row, dim)), "f"(filled(piece.origin)),
                      "f"(filled(piece.sum))
                      : "memory");
@@ -95,7 +98,11 @@ class Slot {
                  is_empty(piece.outcome.w) || is_empty(piece.origin) || is_empty(piece.sum));
     }
 
-    __device__ __forceinline__ void empty(int row, int dim) const { keep(row, dim, empty_piece()); }
+    // After this lane and those beside it, which share the sums, have read.
+    __device__ __forceinline__ void empty(int row, int dim) const {
+        __syncwarp(0xffu << (threadIdx.x % 32 & 24));
+        keep(row, dim, empty_piece());
+    }
 
   private:
     static __device__ __forceinline__ bool is_empty(float value) { return __float_as_uint(value) == kEmpty; }
@@ -103,10 +110,11 @@ class Slot {
     static __device__ __forceinline__ float filled(float value) { return is_empty(value) ? CUDART_NAN_F : value; }
 
     __device__ __forceinline__ float4* outcome(int row, int dim) const {
-        return reinterpret_cast<float4*>(base_ + (row * Variant::kHeadDim + dim) * 2);
+        return reinterpret_cast<float4*>(base_ + row * Variant::kHeadDim + dim);
     }
     __device__ __forceinline__ float2* sums(int row, int dim) const {
-        return reinterpret_cast<float2*>(outcome(row, dim) + 1);
+        return reinterpret_cast<float2*>(base_ + Variant::kUnitRows * Variant::kHeadDim) +
+               (row * Variant::kHeadDim + dim) / kSumsDims;
     }
 
     float* base_;

@@ -186,7 +186,7 @@ TEST_F(DecodeScheduleTest, EqualsAScheduleMadePageByPage) {
             EXPECT_EQ(made.first_part, first_part[made.unit]);
             EXPECT_LT(made.first_part, block);
             EXPECT_GE(made.group_parts * made.group_parts, part_count);
-            EXPECT_TRUE(made.group_parts == 6 || (made.group_parts - 1) * (made.group_parts - 1) < part_count);
+            EXPECT_TRUE(made.group_parts == 4 || (made.group_parts - 1) * (made.group_parts - 1) < part_count);
         }
         EXPECT_EQ(walked, expected);
     }
