@@ -26,14 +26,17 @@ struct Variant {
 
 // The kernels that exist. Whatever else is asked for goes the general way.
 constexpr Variant kVariants[] = {
-    {Dtype::bf16, 64, 8, launch_decode<64, Bf16, 8>},   {Dtype::bf16, 64, 16, launch_decode<64, Bf16, 16>},
-    {Dtype::f16, 64, 8, launch_decode<64, F16, 8>},     {Dtype::f16, 64, 16, launch_decode<64, F16, 16>},
-    {Dtype::bf16, 96, 8, launch_decode<96, Bf16, 8>},   {Dtype::bf16, 96, 16, launch_decode<96, Bf16, 16>},
-    {Dtype::f16, 96, 8, launch_decode<96, F16, 8>},     {Dtype::f16, 96, 16, launch_decode<96, F16, 16>},
-    {Dtype::bf16, 128, 8, launch_decode<128, Bf16, 8>}, {Dtype::bf16, 128, 16, launch_decode<128, Bf16, 16>},
-    {Dtype::f16, 128, 8, launch_decode<128, F16, 8>},   {Dtype::f16, 128, 16, launch_decode<128, F16, 16>},
-    {Dtype::bf16, 256, 8, launch_decode<256, Bf16, 8>}, {Dtype::bf16, 256, 16, launch_decode<256, Bf16, 16>},
-    {Dtype::f16, 256, 8, launch_decode<256, F16, 8>},   {Dtype::f16, 256, 16, launch_decode<256, F16, 16>},
+    {Dtype::bf16, 64, 8, launch_decode<64, Bf16, 8>},     {Dtype::bf16, 64, 16, launch_decode<64, Bf16, 16>},
+    {Dtype::bf16, 64, 32, launch_decode<64, Bf16, 32>},   {Dtype::f16, 64, 8, launch_decode<64, F16, 8>},
+    {Dtype::f16, 64, 16, launch_decode<64, F16, 16>},     {Dtype::f16, 64, 32, launch_decode<64, F16, 32>},
+    {Dtype::bf16, 96, 8, launch_decode<96, Bf16, 8>},     {Dtype::bf16, 96, 16, launch_decode<96, Bf16, 16>},
+    {Dtype::bf16, 96, 32, launch_decode<96, Bf16, 32>},   {Dtype::f16, 96, 8, launch_decode<96, F16, 8>},
+    {Dtype::f16, 96, 16, launch_decode<96, F16, 16>},     {Dtype::f16, 96, 32, launch_decode<96, F16, 32>},
+    {Dtype::bf16, 128, 8, launch_decode<128, Bf16, 8>},   {Dtype::bf16, 128, 16, launch_decode<128, Bf16, 16>},
+    {Dtype::bf16, 128, 32, launch_decode<128, Bf16, 32>}, {Dtype::f16, 128, 8, launch_decode<128, F16, 8>},
+    {Dtype::f16, 128, 16, launch_decode<128, F16, 16>},   {Dtype::f16, 128, 32, launch_decode<128, F16, 32>},
+    {Dtype::bf16, 256, 8, launch_decode<256, Bf16, 8>},   {Dtype::bf16, 256, 16, launch_decode<256, Bf16, 16>},
+    {Dtype::f16, 256, 8, launch_decode<256, F16, 8>},     {Dtype::f16, 256, 16, launch_decode<256, F16, 16>},
 };
 
 // More new tokens are a chunk: far more arithmetic than a page's bytes pay for here.

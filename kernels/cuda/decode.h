@@ -12,9 +12,9 @@ namespace kvgrid::kernels {
 
 // How a decode call was computed; everything but `one_pass` is slower than it could be, and worth counting.
 enum class DecodePath {
-    one_pass,        // tensor cores; every page is read once
-    several_passes,  // tensor cores; more than 16 rows of a group: pages are read once for each 16
-    general,         // no tensor cores: a head size without a kernel of its own, or more than 8 new tokens
+    one_pass,  // tensor cores; every page is read once
+    several_passes,  // tensor cores; more than 32 rows of a group (16 if head_dim is 256): pages are read once for each so many
+    general,  // no tensor cores: a head size without a kernel of its own, or more than 8 new tokens
 };
 const char* name_of(DecodePath path);
 

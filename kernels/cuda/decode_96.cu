@@ -4,7 +4,9 @@ namespace kvgrid::kernels {
 
 template void launch_decode<96, Bf16, 8>(const DecodeArguments& arguments, Stream stream);
 template void launch_decode<96, Bf16, 16>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<96, Bf16, 32>(const DecodeArguments& arguments, Stream stream);
 template void launch_decode<96, F16, 8>(const DecodeArguments& arguments, Stream stream);
 template void launch_decode<96, F16, 16>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<96, F16, 32>(const DecodeArguments& arguments, Stream stream);
 
 }  // namespace kvgrid::kernels

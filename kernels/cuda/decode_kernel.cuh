@@ -158,7 +158,7 @@ __global__ __launch_bounds__(Variant::kThreads,
         const DecodeUnit& unit = segments.unit();
         if (unit.row_count == 0) continue;
         UnitSums<Variant> sums;
-        sums.load_queries(arguments, unit);
+        sums.begin(arguments, unit, memory + Variant::kRingBytes + Variant::kOutcomeBytes);
         const int slice_count = (segments.end_page() - segments.first_page()) * Variant::kSlicesPerPage;
         for (; slice < slice_count; slice += Variant::kWarps) {
             ring.wait(stage, parity);

@@ -44,7 +44,7 @@ constexpr int decode_slot_floats(int unit_rows, int head_dim) {
 struct Bf16;
 struct F16;
 
-// kUnitRows: 8 or 16, as DecodeShape::unit_rows(). Instantiated in decode_64.cu and its sisters, one file per head size, since each takes
+// kUnitRows: 8, 16 or 32, as DecodeShape::unit_rows(). Instantiated in decode_64.cu and its sisters, one file per head size, since each takes
 // seconds to compile; decode.cpp lists what exists.
 template <int kHeadDim, class Element, int kUnitRows>
 void launch_decode(const DecodeArguments& arguments, Stream stream);

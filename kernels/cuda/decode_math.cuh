@@ -22,18 +22,12 @@ class UnitSums {
     static constexpr float kLag = 8;
 
   public:
-    __device__ __forceinline__ void load_queries(const DecodeArguments& arguments, const DecodeUnit& unit) {
-        const int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
-            const int row = tile * 8 + lane / 4;
-            const bool is_there = row < unit.row_count;
-            const std::uint32_t* const from = query_words(arguments, unit, row) + lane % 4;
-#pragma unroll
-            for (int step = 0; step < Variant::kDimTiles; ++step) {
-                q_[step][tile][0] = is_there ? from[step * 8] : 0;
-                q_[step][tile][1] = is_there ? from[step * 8 + 4] : 0;
-            }
+    // `memory`: kQueryBytes of shared memory, unless kKeepsQueries; all threads of the block call this.
+    __device__ __forceinline__ void begin(const DecodeArguments& arguments, const DecodeUnit& unit, std::byte* memory) {
+        if constexpr (Variant::kKeepsQueries) {
+            keep_queries(arguments, unit);
+        } else {
+            share_queries(arguments, unit, memory);
         }
 #pragma unroll
         for (int index = 0; index < Variant::kLaneRows; ++index) {
@@ -100,10 +94,49 @@ class UnitSums {
     }
 
   private:
-    static __device__ __forceinline__ const std::uint32_t* query_words(const DecodeArguments& arguments,
-                                                                       const DecodeUnit& unit, int row) {
-        return static_cast<const std::uint32_t*>(arguments.q) +
-               row_of_unit(arguments, unit, row) * (Variant::kHeadDim / 2);
+    static __device__ __forceinline__ const std::byte* query_of_row(const DecodeArguments& arguments,
+                                                                    const DecodeUnit& unit, int row) {
+        return static_cast<const std::byte*>(arguments.q) + row_of_unit(arguments, unit, row) * (2 * Variant::kHeadDim);
+    }
+
+    __device__ __forceinline__ void keep_queries(const DecodeArguments& arguments, const DecodeUnit& unit) {
+        const int lane = threadIdx.x % 32, row = lane / 4;
+        const bool is_there = row < unit.row_count;
+        const auto* const from = reinterpret_cast<const std::uint32_t*>(query_of_row(arguments, unit, row)) + lane % 4;
+#pragma unroll
+        for (int step = 0; step < Variant::kDimTiles; ++step) {
+            q_[step][0] = is_there ? from[step * 8] : 0;
+            q_[step][1] = is_there ? from[step * 8 + 4] : 0;
+        }
+    }
+
+    __device__ __forceinline__ void share_queries(const DecodeArguments& arguments, const DecodeUnit& unit,
+                                                  std::byte* memory) {
+        constexpr int kChunksPerRow = Variant::kHeadDim / 8;
+        q_memory_ = shared_address(memory);
+        for (int chunk = threadIdx.x; chunk < Variant::kUnitRows * kChunksPerRow; chunk += Variant::kThreads) {
+            const int row = chunk / kChunksPerRow, byte = chunk % kChunksPerRow * 16;
+            uint4 words = {0, 0, 0, 0};
+            if (row < unit.row_count) {
+                words = *reinterpret_cast<const uint4*>(query_of_row(arguments, unit, row) + byte);
+            }
+            *reinterpret_cast<uint4*>(memory + row * Variant::kQueryStride + byte) = words;
+        }
+        __syncthreads();
+    }
+
+    // Two steps of 16 dims of 8 rows: [step][half] in `queries`.
+    __device__ __forceinline__ void load_queries(std::uint32_t (&queries)[4], int step, int tile) const {
+        if constexpr (Variant::kKeepsQueries) {
+            queries[0] = q_[step][0];
+            queries[1] = q_[step][1];
+            queries[2] = q_[step + 1][0];
+            queries[3] = q_[step + 1][1];
+        } else {
+            const int lane = threadIdx.x % 32;
+            const int row = tile * 8 + lane % 8;
+            load_matrices(queries, q_memory_ + row * Variant::kQueryStride + (2 * step + lane / 8) * 16);
+        }
     }
 
     // The address of a 16-byte chunk of a token's row in a slice. `chunk` is even and known to the compiler, `odd` is 0 or 1.
@@ -126,14 +159,21 @@ class UnitSums {
             }
         }
 #pragma unroll
-        for (int step = 0; step < Variant::kDimTiles; ++step) {
+        for (int step = 0; step < Variant::kDimTiles; step += 2) {
+            std::uint32_t queries[Variant::kRowTiles][4];
+#pragma unroll
+            for (int tile = 0; tile < Variant::kRowTiles; ++tile) load_queries(queries[tile], step, tile);
 #pragma unroll
             for (int tokens = 0; tokens < Variant::kTiles; ++tokens) {
-                std::uint32_t keys[4];
-                load_matrices(keys, chunk_address(k_slice, tokens * 16 + lane % 16, 2 * step, lane / 16));
 #pragma unroll
-                for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
-                    Element::multiply(scores[tokens][tile], keys, q_[step][tile]);
+                for (int half = 0; half < 2; ++half) {
+                    std::uint32_t keys[4];
+                    load_matrices(keys, chunk_address(k_slice, tokens * 16 + lane % 16, 2 * (step + half), lane / 16));
+#pragma unroll
+                    for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
+                        const std::uint32_t query[2] = {queries[tile][2 * half], queries[tile][2 * half + 1]};
+                        Element::multiply(scores[tokens][tile], keys, query);
+                    }
                 }
             }
         }
@@ -302,7 +342,8 @@ class UnitSums {
         }
     }
 
-    std::uint32_t q_[Variant::kDimTiles][Variant::kRowTiles][2];
+    std::uint32_t q_[Variant::kKeepsQueries ? Variant::kDimTiles : 1][2];
+    std::uint32_t q_memory_ = 0;
     float outcome_[Variant::kDimTiles][Variant::kRowTiles][4];
     float origin_[Variant::kLaneRows];
     float sum_[Variant::kLaneRows];

@@ -15,7 +15,7 @@ namespace kvgrid::kernels {
 // lengths and order numbers.
 //
 //   row    (new token, query head of a group) of one item and KV head, counted token by token
-//   unit   up to 16 consecutive rows, which read their stream's visible pages together
+//   unit   up to 8, 16 or 32 consecutive rows, which read their stream's visible pages together
 //   block  what one SM does: a range of pages, cut out of all units' pages laid end to end, so that all blocks cost the same
 //
 //      unit 0            unit 1      unit 2
@@ -47,7 +47,10 @@ struct DecodeShape {
     bool strictly_earlier = false;
 
     constexpr int rows_max() const { return query_count_max * heads.group(); }
-    constexpr int unit_rows() const { return rows_max() <= 8 ? 8 : 16; }
+    // Large heads leave no registers for more than 16 rows.
+    constexpr int unit_rows() const {
+        return rows_max() <= 8 ? 8 : (rows_max() <= 16 || heads.head_dim > 128 ? 16 : 32);
+    }
     constexpr int units_per_stream() const { return (rows_max() + unit_rows() - 1) / unit_rows(); }
 };
 

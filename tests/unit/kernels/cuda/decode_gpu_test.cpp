@@ -126,7 +126,7 @@ TEST_F(DecodeGpu, AgreesForOneToEightNewTokens) {
                          .kv_heads = 2,
                          .group = group,
                          .items = {from_nothing, on_top, across}},
-                        rows <= 16 ? DecodePath::one_pass : DecodePath::several_passes);
+                        rows <= 32 ? DecodePath::one_pass : DecodePath::several_passes);
             }
         }
     }
@@ -139,6 +139,19 @@ TEST_F(DecodeGpu, AgreesForManyRowsOfAGroup) {
              .group = 16,
              .items = {{.length = 700, .query_count = 8}, {.length = 90, .query_count = 3}, {.length = 65}}},
             DecodePath::several_passes);
+}
+
+TEST_F(DecodeGpu, AgreesForThirtyTwoRowsOfAGroup) {
+    for (Dtype dtype : kDtypes) {
+        for (int head_dim : kHeadDims) {
+            compare({.dtype = dtype,
+                     .head_dim = head_dim,
+                     .kv_heads = 2,
+                     .group = 4,
+                     .items = {{.length = 2700, .query_count = 8}, {.length = 90, .query_count = 7}, {.length = 65}}},
+                    head_dim == 256 ? DecodePath::several_passes : DecodePath::one_pass);
+        }
+    }
 }
 
 TEST_F(DecodeGpu, AgreesForRaggedBatches) {
