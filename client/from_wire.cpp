@@ -61,7 +61,10 @@ GridOccupancy from_wire(const wire::OccupancyReply& reply) {
     GridOccupancy grid{.operations = reply.operations(),
                        .join_bytes = reply.join_bytes(),
                        .layer_calls = reply.layer_calls(),
-                       .merged_layer_calls = reply.merged_layer_calls()};
+                       .merged_layer_calls = reply.merged_layer_calls(),
+                       .non_finite_refusals = reply.non_finite_refusals(),
+                       .steps_abandoned = reply.steps_abandoned(),
+                       .steps_timed_out = reply.steps_timed_out()};
     for (const auto& each : reply.workers()) {
         WorkerOccupancy worker{.worker = {each.worker()}, .rank = each.rank()};
         for (const auto& model : each.models()) worker.models.push_back(occupancy_from(model));

@@ -77,9 +77,12 @@ struct WorkerOccupancy {
 struct GridOccupancy {
     std::vector<WorkerOccupancy> workers;
     std::uint64_t operations = 0;
-    std::uint64_t join_bytes = 0;          // moved between workers by joins so far
-    std::uint64_t layer_calls = 0;         // layer operations so far; merged ones count once
-    std::uint64_t merged_layer_calls = 0;  // client calls that shared an operation with another client's
+    std::uint64_t join_bytes = 0;           // moved between workers by joins so far
+    std::uint64_t layer_calls = 0;          // layer operations so far; merged ones count once
+    std::uint64_t merged_layer_calls = 0;   // client calls that shared an operation with another client's
+    std::uint64_t non_finite_refusals = 0;  // layer calls refused for a NaN or infinity in k or v
+    std::uint64_t steps_abandoned = 0;      // aborted because their client's connection was lost
+    std::uint64_t steps_timed_out = 0;      // aborted because no call of them came for long
 };
 
 struct ClusterWorker {
@@ -270,8 +273,9 @@ class Step {
 
     // Appends k and v, attends, joins. Returns o [tokens, query_heads, head_dim] in the model's dtype (empty in a write
     // step). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
-    // may not be called. The input is copied before the call returns, also by layer_async, whose requests go out in the
-    // order of the calls.
+    // may not be called; from the lead, a NaN or infinity in k or v (unless ModelSpec::allows_non_finite), after which
+    // the same layer can be called again. A NaN in q spoils its own rows of o. The input is copied before the call
+    // returns, also by layer_async, whose requests go out in the order of the calls.
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
 

@@ -9,6 +9,7 @@ packages=(
     libopenmpi-dev openmpi-bin
     libgtest-dev libbenchmark-dev libopenblas-dev groff-base
     prometheus-cpp-dev prometheus # the library; and the server with promtool, for tests
+    clang libclang-rt-dev # ./dev fuzz
 )
 boost_minor_min=81         # Boost 1.81: cmake/KvgridDependencies.cmake
 format_package=clang-format-14 # whose form `./dev check` holds the tree to

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "comm/wire/kvgrid.pb.h"
 #include "comm/wire/messages.h"
 #include "core/log.h"
@@ -15,6 +17,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kLinkTimeout{5'000};
 constexpr std::chrono::milliseconds kLinkRetry{20};
+constexpr std::chrono::milliseconds kIdleCheckMin{10};
+constexpr std::chrono::milliseconds kIdleCheckMax{1'000};
 
 std::vector<WorkerId> workers_of(const MembershipView& view) {
     std::vector<WorkerId> workers;
@@ -49,7 +53,8 @@ struct GridSide::Links final : GridLinks {
     std::uint64_t packed_number_ = 0;
 };
 
-GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply, Observer* observer)
+GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, std::chrono::milliseconds step_idle_max,
+                   Apply apply, Observer* observer)
     : io_(io), view_(std::move(view)), rank_(rank), apply_(std::move(apply)) {
     if (rank_ != 0) return;
     for (std::size_t peer = 1; peer < view_.members.size(); ++peer) {
@@ -58,6 +63,10 @@ GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, Apply appl
     links_ = std::make_unique<Links>(*this);
     lead_ = std::make_unique<Lead>(*links_, observer);
     service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_));
+    if (step_idle_max.count() == 0) return;
+    idle_check_ = io_.every(std::clamp(step_idle_max / 8, kIdleCheckMin, kIdleCheckMax), [this, step_idle_max] {
+        lead_->abort_idle_steps(std::chrono::steady_clock::now(), step_idle_max);
+    });
 }
 
 GridSide::~GridSide() {
@@ -110,7 +119,7 @@ void GridSide::link(std::size_t peer) {
 void GridSide::handle(comm::Request request, comm::Responder responder) {
     const MessageType type = request.frame.header.type;
     if (type == MessageType::link_hello) return link_hello(request, std::move(responder));
-    if (type == MessageType::operation) return operation(request);
+    if (type == MessageType::operation) return operation(request, std::move(responder));
     if (!lead_) {
         return responder.fail(
             {Errc::stale_generation, fmt::format("this worker is rank {} of generation {}: data requests go to the "
@@ -126,11 +135,19 @@ void GridSide::link_hello(const comm::Request& request, comm::Responder responde
         return responder.fail(
             {Errc::stale_generation, fmt::format("this worker is in generation {}", view_.generation.value)});
     }
+    if (rank_ == 0) return responder.fail({Errc::unsupported, "this worker is the lead: it follows nobody"});
     if (!formed_) return responder.fail({Errc::unavailable, "this worker has not formed the generation yet"});
+    if (lead_connection_ != 0 && lead_connection_ != request.connection) {
+        return responder.fail({Errc::busy, "this worker follows its lead on another connection"});
+    }
+    lead_connection_ = request.connection;
     responder.reply(MessageType::empty, {});
 }
 
-void GridSide::operation(const comm::Request& request) {
+void GridSide::operation(const comm::Request& request, comm::Responder responder) {
+    if (rank_ == 0 || request.connection != lead_connection_) {
+        return responder.fail({Errc::wrong_state, "operations come from the lead alone, on its own connection"});
+    }
     if (request.frame.header.generation != view_.generation.value || !problem_.empty()) return;
     auto operation = unpack_operation(request.frame);
     if (!operation) return broken("the lead sent what cannot be read: " + operation.error().to_string());
@@ -142,6 +159,7 @@ void GridSide::operation(const comm::Request& request) {
 }
 
 void GridSide::connection_lost(comm::ConnectionId connection) {
+    if (connection == lead_connection_) lead_connection_ = 0;
     if (lead_) lead_->owner_lost(connection);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,7 +21,9 @@ class GridSide {
   public:
     using Apply = std::function<void(Operation)>;  // hands an operation to this worker's executor
 
-    GridSide(comm::IoThread& io, MembershipView view, int rank, Apply apply, Observer* observer = nullptr);
+    // `step_idle_max`: how long a step may stay open without a call; 0: for ever.
+    GridSide(comm::IoThread& io, MembershipView view, int rank, std::chrono::milliseconds step_idle_max, Apply apply,
+             Observer* observer = nullptr);
     ~GridSide();  // what waits is answered with stale_generation
 
     void formed(const Status& status);  // the collective of this generation is there, or not
@@ -38,7 +41,7 @@ class GridSide {
 
     void link(std::size_t peer);
     void link_hello(const comm::Request& request, comm::Responder responder);
-    void operation(const comm::Request& request);
+    void operation(const comm::Request& request, comm::Responder responder);
     void broken(const std::string& problem);
 
     comm::IoThread& io_;
@@ -47,7 +50,9 @@ class GridSide {
     const Apply apply_;
     bool formed_ = false;
     std::string problem_;
-    std::uint64_t last_operation_ = 0;  // of a peer
+    // Of a peer.
+    std::uint64_t last_operation_ = 0;
+    comm::ConnectionId lead_connection_ = 0;  // the one that operations may come from
 
     std::vector<std::unique_ptr<comm::Channel>> peers_;  // of the lead: rank 1, 2, ...
     std::size_t linked_ = 0;
@@ -55,6 +60,7 @@ class GridSide {
     std::unique_ptr<Lead> lead_;
     std::unique_ptr<Service> service_;
     std::shared_ptr<comm::IoThread::Timer> retry_;
+    std::shared_ptr<comm::IoThread::Timer> idle_check_;
     std::shared_ptr<bool> alive_ =
         std::make_shared<bool>(true);  // callbacks of channels check that this object still is
 };

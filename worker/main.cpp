@@ -29,6 +29,8 @@ struct Options {
     std::string memory;
     int threads = 0;
     int operation_timeout_ms = 0;
+    int step_idle_timeout_ms = 0;
+    std::string unsent_max;
     std::string log_level;
     bool exit_with_parent = false;
     std::string config_file;
@@ -50,6 +52,8 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
     settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
+    settings.add(app, "worker.step_idle_timeout_ms", options.step_idle_timeout_ms);
+    settings.add(app, "worker.unsent_max", options.unsent_max);
     settings.add(app, "worker.log_level", options.log_level);
     add_config_option(app, options.config_file);
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
@@ -92,6 +96,8 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
     }
     const auto memory = parse_bytes(options.memory);
     if (!memory) return memory.error();
+    const auto unsent_max = parse_bytes(options.unsent_max);
+    if (!unsent_max) return unsent_max.error();
     return worker::NodeOptions{.coordinator = *coordinator,
                                .listen = *endpoint,
                                .http_listen = std::move(http),
@@ -99,7 +105,9 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
                                .mpi_rank = mpi_rank,
                                .memory_bytes = *memory,
                                .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
-                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms)};
+                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
+                               .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
+                               .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
 }
 
 // Turns SIGTERM and SIGINT into node.stop(). The signals are blocked in all other threads.

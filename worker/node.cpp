@@ -42,15 +42,16 @@ Node::~Node() {
 
 Status Node::run() {
     server_ = std::make_unique<comm::Server>(
-        io_, comm::Server::Handlers{.on_request =
-                                        [this](comm::Request request, comm::Responder responder) {
-                                            on_request(std::move(request), std::move(responder));
-                                        },
-                                    .on_disconnect =
-                                        [this](comm::ConnectionId connection) {
-                                            if (side_) side_->connection_lost(connection);
-                                        },
-                                    .on_answer = [this](const comm::Answered& answered) { on_answer(answered); }});
+        io_,
+        comm::Server::Handlers{
+            .on_request = [this](comm::Request request,
+                                 comm::Responder responder) { on_request(std::move(request), std::move(responder)); },
+            .on_disconnect =
+                [this](comm::ConnectionId connection) {
+                    if (side_) side_->connection_lost(connection);
+                },
+            .on_answer = [this](const comm::Answered& answered) { on_answer(answered); }},
+        options_.limits);
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
@@ -104,7 +105,7 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
                 apply(generation, std::move(operation));
             });
     };
-    side_ = std::make_unique<GridSide>(io_, view, rank, apply_later, &metrics_);
+    side_ = std::make_unique<GridSide>(io_, view, rank, options_.step_idle_max, apply_later, &metrics_);
     queue_.post([this, view, rank] { form(view, rank); });
 }
 

@@ -33,6 +33,8 @@ struct NodeOptions {
     int kernel_threads = 1;
     std::chrono::milliseconds operation_timeout{60'000};
     std::chrono::milliseconds form_timeout{30'000};
+    std::chrono::milliseconds step_idle_max{60'000};  // 0: for ever
+    comm::ServerLimits limits = {};
     std::function<std::uint64_t()> abandoned_mpi_requests = {};  // so far; from any thread
 };
 

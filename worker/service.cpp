@@ -141,9 +141,16 @@ void Service::begin_step(const Request& request, Responder responder) {
     });
 }
 
+// Or an answer that says why not.
+bool Service::owns(const Request& request, std::uint64_t step, Responder& responder) const {
+    const Status owner = lead_.check_owner(StepId{step}, request.connection);
+    if (!owner) responder.fail(owner.error());
+    return owner.ok();
+}
+
 void Service::layer(const Request& request, Responder responder) {
     const auto message = parse<wire::LayerRequest>(request, responder);
-    if (!message) return;
+    if (!message || !owns(request, message->step(), responder)) return;
     lead_.layer(StepId{message->step()}, message->layer(), request.frame.payload,
                 answer(std::move(responder), [](Responder& to, OperationResult result) {
                     wire::LayerReply reply;
@@ -155,12 +162,14 @@ void Service::layer(const Request& request, Responder responder) {
 
 void Service::commit_step(const Request& request, Responder responder) {
     const auto message = parse<wire::StepRequest>(request, responder);
-    if (message) lead_.commit(StepId{message->step()}, answer_empty(std::move(responder)));
+    if (!message || !owns(request, message->step(), responder)) return;
+    lead_.commit(StepId{message->step()}, answer_empty(std::move(responder)));
 }
 
 void Service::abort_step(const Request& request, Responder responder) {
     const auto message = parse<wire::StepRequest>(request, responder);
-    if (message) lead_.abort(StepId{message->step()}, answer_empty(std::move(responder)));
+    if (!message || !owns(request, message->step(), responder)) return;
+    lead_.abort(StepId{message->step()}, answer_empty(std::move(responder)));
 }
 
 void Service::read_kv(const Request& request, Responder responder) {
@@ -217,6 +226,9 @@ void Service::occupancy(const Request&, Responder responder) {
                      reply.set_join_bytes(result.join_bytes);
                      reply.set_layer_calls(counters.layer_calls);
                      reply.set_merged_layer_calls(counters.merged_layer_calls);
+                     reply.set_non_finite_refusals(counters.non_finite_refusals);
+                     reply.set_steps_abandoned(counters.steps_abandoned);
+                     reply.set_steps_timed_out(counters.steps_timed_out);
                      to.reply(MessageType::occupancy_reply, comm::pack(reply));
                  }));
 }

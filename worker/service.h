@@ -25,6 +25,7 @@ class Service {
     void close_sequence(const comm::Request& request, comm::Responder responder);
     void begin_step(const comm::Request& request, comm::Responder responder);
     void layer(const comm::Request& request, comm::Responder responder);
+    bool owns(const comm::Request& request, std::uint64_t step, comm::Responder& responder) const;
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);
     void read_kv(const comm::Request& request, comm::Responder responder);

@@ -123,20 +123,21 @@ Status LocalCluster::start_workers() {
     if (as_root) log_info("running as root: mpirun is told that this is meant");
 
     const std::filesystem::path& sockets = sockets_->path();
-    const std::vector<std::string> worker{*program,
-                                          "--coordinator",
-                                          endpoint_,
-                                          "--listen",
-                                          "unix:" + (sockets / "worker-%r.sock").string(),
-                                          "--http-listen",
-                                          kHttpListen,
-                                          "--memory",
-                                          std::to_string(options_.memory_bytes_per_worker),
-                                          "--threads",
-                                          std::to_string(options_.threads_per_worker),
-                                          "--log-level",
-                                          options_.log_level,
-                                          "--exit-with-parent"};
+    std::vector<std::string> worker{*program,
+                                    "--coordinator",
+                                    endpoint_,
+                                    "--listen",
+                                    "unix:" + (sockets / "worker-%r.sock").string(),
+                                    "--http-listen",
+                                    kHttpListen,
+                                    "--memory",
+                                    std::to_string(options_.memory_bytes_per_worker),
+                                    "--threads",
+                                    std::to_string(options_.threads_per_worker),
+                                    "--log-level",
+                                    options_.log_level,
+                                    "--exit-with-parent"};
+    worker.insert(worker.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
     const MpirunJob job{.mpirun = *mpirun, .rank_count = options_.workers, .program = worker, .temporary = sockets};
     auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
                                       .environment = mpirun_environment(job, as_root),

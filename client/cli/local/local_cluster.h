@@ -25,6 +25,7 @@ struct LocalClusterOptions {
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
     std::string log_level = "info";                   // of the programs
     std::vector<std::string> listen;                  // where the coordinator listens besides its Unix-domain socket
+    std::vector<std::string> worker_arguments;        // of kvgrid-worker, beside the usual ones
     // Told when the coordinator listens; the workers are not there yet. May be empty.
     std::function<void(const LocalCluster&)> on_listening;
     std::function<bool()> interrupted;  // asked while waiting; may be empty
