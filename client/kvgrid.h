@@ -26,7 +26,8 @@
 //             lists, attach, inspect, read_kv, occupancy) find the new lead and are repeated with back-off until then
 //             when the connection breaks or the membership changes. All others are sent once: what `unavailable`,
 //             `deadline_exceeded` and `stale_generation` mean for them is the caller's to decide, and the next call
-//             looks for the lead again.
+//             looks for the lead again. `peer_lost` names the worker that is gone, with its rank, pid and host: every
+//             sequence of its grid is lost, and can be opened again when the next grid is there.
 //   Needs     nothing of CUDA, MPI, Asio or Protobuf in the program that includes this.
 namespace kvgrid {
 
@@ -92,6 +93,7 @@ struct ClusterWorker {
     std::string host;
     int process_id = 0;
     bool alive = false;
+    bool draining = false;  // asked to end
     std::uint64_t memory_bytes = 0;
     std::string version;                 // empty: it has not said yet
     std::vector<ModelOccupancy> models;  // as of its last heartbeat

@@ -86,6 +86,8 @@ class Lead {
     std::size_t open_step_count() const { return steps_.size(); }
     std::size_t queue_depth() const { return queue_.size(); }
     std::size_t under_way_count() const { return under_way_.size(); }
+    // No step is open, and nothing waits or is under way.
+    bool is_idle() const { return steps_.empty() && queue_.empty() && under_way_.empty(); }
 
   private:
     struct Model {

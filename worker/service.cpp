@@ -55,6 +55,8 @@ void Service::handle(Request request, Responder responder) {
                                                  header.generation, generation_.value)});
     }
     switch (header.type) {
+        case MessageType::grid_inventory:
+            return inventory(request, std::move(responder));
         case MessageType::grid_add_model:
             return add_model(request, std::move(responder));
         case MessageType::grid_open:
@@ -91,9 +93,43 @@ void Service::handle(Request request, Responder responder) {
     }
 }
 
+bool Service::is_of_the_past(std::uint64_t term, Responder& responder) const {
+    if (term >= term_) return false;
+    responder.fail({Errc::stale_generation,
+                    fmt::format("a request of the coordinator's term {} came after term {} had begun: the coordinator was "
+                                "started again",
+                                term, term_)});
+    return true;
+}
+
+void Service::inventory(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridInventoryRequest>(request, responder);
+    if (!message || is_of_the_past(message->term(), responder)) return;
+    term_ = message->term();
+    lead_.submit(TakeInventory{}, answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     wire::GridInventoryReply reply;
+                     for (const auto& model : result.inventory.models) {
+                         auto& entry = *reply.add_models();
+                         entry.set_model(model.id.value);
+                         entry.set_spec_json(to_json(model.spec));
+                         entry.set_head_parts(model.grid.head_parts);
+                         entry.set_sequence_parts(model.grid.sequence_parts);
+                         entry.set_pool_bytes_per_worker(model.pool_bytes);
+                     }
+                     for (const auto& sequence : result.inventory.sequences) {
+                         auto& entry = *reply.add_sequences();
+                         entry.set_sequence(sequence.id.value);
+                         entry.set_model(sequence.model.value);
+                         entry.set_length(sequence.length);
+                         entry.set_step_open(sequence.step_open);
+                     }
+                     to.reply(MessageType::grid_inventory_reply, comm::pack(reply));
+                 }));
+}
+
 void Service::add_model(const Request& request, Responder responder) {
     const auto message = parse<wire::GridAddModel>(request, responder);
-    if (!message) return;
+    if (!message || is_of_the_past(message->term(), responder)) return;
     auto spec = parse_model_spec(message->spec_json());
     if (!spec) return responder.fail(spec.error());
     const auto grid = validated_grid_shape(*spec, static_cast<int>(workers_by_rank_.size()),
@@ -109,7 +145,7 @@ void Service::add_model(const Request& request, Responder responder) {
 
 void Service::open_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridOpen>(request, responder);
-    if (!message) return;
+    if (!message || is_of_the_past(message->term(), responder)) return;
     lead_.submit(
         OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
         answer_empty(std::move(responder)));
@@ -117,14 +153,14 @@ void Service::open_sequence(const Request& request, Responder responder) {
 
 void Service::fork_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridFork>(request, responder);
-    if (!message) return;
+    if (!message || is_of_the_past(message->term(), responder)) return;
     lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}},
                  answer_empty(std::move(responder)));
 }
 
 void Service::close_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridClose>(request, responder);
-    if (!message) return;
+    if (!message || is_of_the_past(message->term(), responder)) return;
     lead_.submit(CloseSequence{SequenceId{message->sequence()}}, answer_empty(std::move(responder)));
 }
 

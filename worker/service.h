@@ -10,6 +10,9 @@
 namespace kvgrid::worker {
 
 // Turns frames of clients and of the coordinator into operations of the lead, and results into replies. On the I/O thread.
+//
+//   Terms  a coordinator that was killed may have left requests on the way. The one that was started after it says so with
+//          grid_inventory; from then on what comes with an earlier term is refused.
 class Service {
   public:
     Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank);
@@ -19,6 +22,8 @@ class Service {
     void handle(comm::Request request, comm::Responder responder);
 
   private:
+    bool is_of_the_past(std::uint64_t term, comm::Responder& responder) const;
+    void inventory(const comm::Request& request, comm::Responder responder);
     void add_model(const comm::Request& request, comm::Responder responder);
     void open_sequence(const comm::Request& request, comm::Responder responder);
     void fork_sequence(const comm::Request& request, comm::Responder responder);
@@ -38,6 +43,7 @@ class Service {
 
     Lead& lead_;
     const Generation generation_;
+    std::uint64_t term_ = 0;
     const std::vector<WorkerId> workers_by_rank_;
 };
 
