@@ -136,9 +136,10 @@ std::optional<Error> ClusterLink::replaced(const Lead& lead) {
     const std::string why = status->last_loss().empty() ? "" : " (" + status->last_loss() + ")";
     return Error{
         Errc::stale_generation,
-        fmt::format("generation {} has been formed while a call to generation {} waited{}; whether it was carried out is "
-                    "not known",
-                    status->generation(), lead.generation.value, why)};
+        fmt::format(
+            "generation {} has been formed while a call to generation {} waited{}; whether it was carried out is "
+            "not known",
+            status->generation(), lead.generation.value, why)};
 }
 
 std::optional<Lead> ClusterLink::known_lead() {

@@ -26,7 +26,7 @@ ClusterWorker worker_from(const wire::WorkerStatus& worker) {
                        .host = worker.host(),
                        .process_id = worker.process_id(),
                        .alive = worker.alive(),
-            .draining = worker.draining(),
+                       .draining = worker.draining(),
                        .memory_bytes = worker.memory_bytes(),
                        .version = worker.version(),
                        .http_endpoint = worker.http_endpoint()};

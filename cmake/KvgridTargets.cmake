@@ -29,11 +29,6 @@ endif()
 if(KVGRID_FUZZ)
     set(KVGRID_WARNINGS -w)  # they are GCC's to give
 endif()
-# Clang 14 has coroutines and does not say so by the macro that libstdc++ asks for.
-if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 15)
-    add_compile_definitions(__cpp_impl_coroutine=201902L)
-endif()
-
 function(kvgrid_common target)
     target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
     target_compile_options(${target} PRIVATE ${KVGRID_WARNINGS})

@@ -50,9 +50,9 @@ void Coordinator::stop() {
 void Coordinator::tick() {
     for (const Worker& worker : membership_.tick(clock_.now())) {
         log_warn(fmt::format("{} is dead: {}", membership_.describe(worker),
-                             worker.state == Worker::State::silent
-                                 ? fmt::format("nothing was heard of it for {} ms", options_.membership.dead_after.count())
-                                 : "its connection broke, and it did not come back"));
+                             worker.state == Worker::State::silent ? fmt::format("nothing was heard of it for {} ms",
+                                                                                 options_.membership.dead_after.count())
+                                                                   : "its connection broke, and it did not come back"));
     }
     advance();
 }
@@ -112,8 +112,8 @@ void Coordinator::worker_connected(WorkerId worker, comm::ConnectionId connectio
 void Coordinator::connection_lost(comm::ConnectionId connection) {
     const auto worker = worker_of_connection_.extract(connection);
     if (!worker) return;
-    const bool has_another = std::ranges::any_of(
-        worker_of_connection_, [&](const auto& entry) { return entry.second == worker.mapped(); });
+    const bool has_another =
+        std::ranges::any_of(worker_of_connection_, [&](const auto& entry) { return entry.second == worker.mapped(); });
     if (!has_another) membership_.disconnected(worker.mapped(), clock_.now());
 }
 

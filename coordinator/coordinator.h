@@ -87,7 +87,7 @@ class Coordinator {
     Stocktaking stocktaking_;
     std::map<comm::ConnectionId, WorkerId> worker_of_connection_;
     bool new_generation_ = false;  // it was formed since the start
-    std::string trouble_;  // of the coordinator itself; empty: none
+    std::string trouble_;          // of the coordinator itself; empty: none
     bool was_ready_ = false;
     std::string http_endpoint_;
 };

@@ -107,9 +107,8 @@ std::vector<Member> Membership::grid_to_form(TimePoint now) const {
     });
     if (by_world.empty()) return {};
     // Of several worlds the one that has been here longest.
-    std::vector<Member> members = std::ranges::min_element(by_world, {}, [](const auto& entry) {
-                                      return entry.second.front().worker;
-                                  })->second;
+    std::vector<Member> members =
+        std::ranges::min_element(by_world, {}, [](const auto& entry) { return entry.second.front().worker; })->second;
     std::sort(members.begin(), members.end(), [](const Member& one, const Member& other) {
         return std::tie(one.process.mpi_rank, one.worker) < std::tie(other.process.mpi_rank, other.worker);
     });
@@ -119,7 +118,8 @@ std::vector<Member> Membership::grid_to_form(TimePoint now) const {
 
 void Membership::form(Grid grid, TimePoint now) {
     failure_count_ = has_worked_ || grid_.members.empty() ? 0 : failure_count_ + 1;
-    reform_not_before_ = now + std::min<std::chrono::milliseconds>(kReformMax, kReformMin * (1 << std::min(failure_count_, 10)));
+    reform_not_before_ =
+        now + std::min<std::chrono::milliseconds>(kReformMax, kReformMin * (1 << std::min(failure_count_, 10)));
     has_worked_ = false;
     last_loss_ = std::exchange(lost_, {});
     grid_ = std::move(grid);
@@ -132,7 +132,8 @@ std::optional<std::string> Membership::obstacle(TimePoint now) const {
     }
     if (!lost_.empty()) {
         std::string why = lost_;
-        for (const Worker& member : members()) {  // of the dead, what is true now; they are why the others have problems
+        for (const Worker& member :
+             members()) {  // of the dead, what is true now; they are why the others have problems
             if (member.alive()) continue;
             why = what_happened_to(member, now);
             break;
@@ -174,7 +175,8 @@ std::string Membership::obstacle_of(const Worker& member) const {
 
 std::optional<std::string> Membership::draining() const {
     for (const Worker& member : members()) {
-        if (member.said.draining) return describe(member) + " is draining: it was asked to end, and nothing new is begun";
+        if (member.said.draining)
+            return describe(member) + " is draining: it was asked to end, and nothing new is begun";
     }
     return std::nullopt;
 }

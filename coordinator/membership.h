@@ -91,10 +91,10 @@ class Membership {
 
     // Why the members do not work together now; nothing if they do.
     std::optional<std::string> obstacle(TimePoint now) const;
-    const std::string& lost() const { return lost_; }  // why the generation goes on no more; empty: it does
+    const std::string& lost() const { return lost_; }            // why the generation goes on no more; empty: it does
     const std::string& last_loss() const { return last_loss_; }  // of the generation before; empty: not known here
-    std::optional<std::string> draining() const;       // who was asked to end; nothing if nobody was
-    bool is_drained() const;                           // and no step is open any more
+    std::optional<std::string> draining() const;                 // who was asked to end; nothing if nobody was
+    bool is_drained() const;                                     // and no step is open any more
 
     const Options& options() const { return options_; }
     const Grid& grid() const { return grid_; }
@@ -118,8 +118,8 @@ class Membership {
     std::set<WorkerId> registered_;       // since this object was made
     std::string lost_;                    // why the generation goes on no more; empty: it does
     std::string last_loss_;
-    bool has_worked_ = false;             // this generation
-    int failure_count_ = 0;               // generations in a row that have not
+    bool has_worked_ = false;  // this generation
+    int failure_count_ = 0;    // generations in a row that have not
     TimePoint reform_not_before_{};
 };
 

@@ -29,25 +29,27 @@ void note(Settlement& settlement, DifferenceKind kind, std::string text) {
 }
 
 void conflict(Settlement& settlement, const std::string& what) {
-    const std::string text =
-        what +
-        ": this grid belongs to another state directory; start the coordinator with that one, or end the workers and start "
-        "new ones";
+    const std::string text = what +
+                             ": this grid belongs to another state directory; start the coordinator with that one, or "
+                             "end the workers and start "
+                             "new ones";
     note(settlement, model_conflict, text);
     if (settlement.conflict.empty()) settlement.conflict = text;
 }
 
 void reconcile_both(Settlement& settlement, const ModelRecord& catalogued, const ModelRecord& held) {
     if (catalogued.spec != held.spec || catalogued.grid != held.grid) {
-        return conflict(settlement, fmt::format("{} is held as {}, {} x {} parts, and not with the spec and the {} x {} parts "
-                                                "of the catalogue",
-                                                describe(catalogued), held.spec.name, held.grid.head_parts,
-                                                held.grid.sequence_parts, catalogued.grid.head_parts,
-                                                catalogued.grid.sequence_parts));
+        return conflict(
+            settlement,
+            fmt::format("{} is held as {}, {} x {} parts, and not with the spec and the {} x {} parts "
+                        "of the catalogue",
+                        describe(catalogued), held.spec.name, held.grid.head_parts, held.grid.sequence_parts,
+                        catalogued.grid.head_parts, catalogued.grid.sequence_parts));
     }
     if (!catalogued.confirmed) {
         note(settlement, model_unanswered,
-             describe(catalogued) + " was added to the grid and nobody was told: confirmed, registering it again finds it");
+             describe(catalogued) +
+                 " was added to the grid and nobody was told: confirmed, registering it again finds it");
     } else if (catalogued.pool_bytes_per_worker != held.pool_bytes_per_worker) {
         note(settlement, model_resized,
              fmt::format("{} has pools of {} bytes, and not of {} as catalogued: the catalogue is mended",
@@ -60,7 +62,8 @@ void reconcile_both(Settlement& settlement, const ModelRecord& catalogued, const
 
 void reconcile_catalogued(Settlement& settlement, const ModelRecord& model, bool new_generation) {
     if (!model.confirmed) {
-        note(settlement, model_not_begun, describe(model) + " was never added to the grid, and nobody was told: erased");
+        note(settlement, model_not_begun,
+             describe(model) + " was never added to the grid, and nobody was told: erased");
         return settlement.erase_models.push_back(model.id);
     }
     if (!new_generation) note(settlement, model_missing, describe(model) + " is not in the grid: added again");
@@ -73,7 +76,8 @@ void reconcile_held(Settlement& settlement, const ModelRecord& model, const std:
                                                 describe(model), taken->second.value));
     }
     note(settlement, model_unknown,
-         describe(model) + " is in the grid and not in the catalogue: taken into it, since the grid cannot give it back");
+         describe(model) +
+             " is in the grid and not in the catalogue: taken into it, since the grid cannot give it back");
     settlement.adopt.push_back(model);
     settlement.adopt.back().confirmed = true;
 }

@@ -27,14 +27,14 @@ struct Catalogued {
     bool new_generation = false;  // its grid was formed just now, and holds nothing
 };
 
-// How the two can differ. What is done about it is written down in docs/decisions/0009-reconciliation.md.
+// How the two can differ. What is done about it is written down in docs/decisions/0012-reconciliation.md.
 enum class DifferenceKind {
-    model_unanswered,     // held, and nobody was told: confirmed
-    model_not_begun,      // reserved, not held: erased
-    model_missing,        // confirmed, not held: added to the grid again
-    model_resized,        // held with a pool of another size: the grid is right
-    model_unknown,        // held, not catalogued: taken into the catalogue
-    model_conflict,       // held with another spec, split or name than catalogued: nothing is done, a person has to decide
+    model_unanswered,  // held, and nobody was told: confirmed
+    model_not_begun,   // reserved, not held: erased
+    model_missing,     // confirmed, not held: added to the grid again
+    model_resized,     // held with a pool of another size: the grid is right
+    model_unknown,     // held, not catalogued: taken into the catalogue
+    model_conflict,    // held with another spec, split or name than catalogued: nothing is done, a person has to decide
     sequence_unanswered,  // held, and nobody was given it: closed
     sequence_not_begun,   // reserved, not held: erased
     sequence_missing,     // confirmed, not held: erased; its client finds it gone

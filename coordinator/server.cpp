@@ -90,8 +90,7 @@ CoordinatorServer::CoordinatorServer(comm::IoThread& io, std::unique_ptr<Coordin
                       [this](comm::Request request, comm::Responder responder) {
                           serve(*coordinator_, std::move(request), std::move(responder));
                       },
-                  .on_disconnect =
-                      [this](comm::ConnectionId connection) { coordinator_->connection_lost(connection); },
+                  .on_disconnect = [this](comm::ConnectionId connection) { coordinator_->connection_lost(connection); },
                   .on_answer = [this](const comm::Answered& answered) { metrics_.answered(answered); }})),
       http_(std::make_unique<comm::HttpServer>(
           io, comm::monitor_routes({.program = "kvgrid-coordinator",

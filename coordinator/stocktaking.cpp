@@ -73,7 +73,8 @@ Status Stocktaking::settle(const Held& held) {
     const Settlement settlement = reconcile({*std::move(models), *std::move(sequences), new_generation_}, held);
     if (!settlement.conflict.empty()) return {Errc::corrupt, settlement.conflict};
     if (Status mended = mend_catalogue(settlement); !mended) {
-        return {mended.error().code, "the catalogue could not be brought to agree with the grid: " + mended.error().to_string()};
+        return {mended.error().code,
+                "the catalogue could not be brought to agree with the grid: " + mended.error().to_string()};
     }
     for (const SequenceId id : settlement.close) abandoned_.add(id);
     models_.begin(settlement.add);

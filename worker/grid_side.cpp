@@ -85,6 +85,7 @@ GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, std::chron
     links_ = std::make_unique<Links>(*this);
     lead_ = std::make_unique<Lead>(*links_, observer);
     service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_));
+    service_->begin_term(view_.term);
     if (step_idle_max.count() == 0) return;
     idle_check_ = io_.every(std::clamp(step_idle_max / 8, kIdleCheckMin, kIdleCheckMax), [this, step_idle_max] {
         lead_->abort_idle_steps(std::chrono::steady_clock::now(), step_idle_max);
@@ -198,6 +199,7 @@ void GridSide::completed(std::uint64_t number, OperationResult result) {
 }
 
 void GridSide::hear(const MembershipView& view) {
+    if (service_) service_->begin_term(view.term);
     if (view.draining) drain();
     if (!view.lost.empty()) give_up(view.lost);
 }

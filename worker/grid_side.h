@@ -33,7 +33,7 @@ class GridSide {
     void handle(comm::Request request, comm::Responder responder);
     void connection_lost(comm::ConnectionId connection);
     void completed(std::uint64_t number, OperationResult result);
-    void hear(const MembershipView& view);  // of the same generation: whether it is lost by now, or drains
+    void hear(const MembershipView& view);  // of the same generation: another term, lost by now, draining
 
     // Ends the generation here: whatever waits or comes later is answered with peer_lost and this.
     void give_up(const std::string& problem);

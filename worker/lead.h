@@ -100,7 +100,7 @@ class Lead {
         int tokens;
         int next_layer;
         Owner owner;
-        TimePoint begun;      // asked for
+        TimePoint begun;     // asked for
         bool called = true;  // since abort_idle_steps looked last
         TimePoint idle_since{};
     };

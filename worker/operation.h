@@ -71,9 +71,9 @@ struct StartTrace {  // on every rank, from here in the order of operations
 struct TakeTrace {};
 struct TakeInventory {};
 
-using OperationBody = std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow,
-                                   BeginStep, RunLayer, CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy,
-                                   StartTrace, TakeTrace, TakeInventory>;
+using OperationBody =
+    std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
+                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1

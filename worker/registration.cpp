@@ -26,7 +26,8 @@ std::uint64_t random_incarnation() {
 }
 
 MembershipView view_of(const wire::Membership& message) {
-    MembershipView view{.generation = Generation{message.generation()}, .members = {}, .lost = message.lost()};
+    MembershipView view{
+        .generation = Generation{message.generation()}, .members = {}, .term = message.term(), .lost = message.lost()};
     for (const auto& member : message.members()) {
         const auto endpoint = comm::parse_endpoint(member.endpoint());
         if (!endpoint) fatal("the coordinator sent a bad endpoint: " + endpoint.error().to_string());

@@ -25,9 +25,10 @@ struct MemberAddress {
 struct MembershipView {
     Generation generation;
     std::vector<MemberAddress> members;
-    std::string lost = {};  // why it goes on no more, as the coordinator knows; empty: it does
-    bool draining = false;  // a member was asked to end: the lead takes no more steps
-    bool drained = false;   // no step is open
+    std::uint64_t term = 0;  // the coordinator's: grows with each start of one
+    std::string lost = {};   // why it goes on no more, as the coordinator knows; empty: it does
+    bool draining = false;   // a member was asked to end: the lead takes no more steps
+    bool drained = false;    // no step is open
 };
 
 // What a worker tells the coordinator about itself when it registers.

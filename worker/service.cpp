@@ -93,19 +93,20 @@ void Service::handle(Request request, Responder responder) {
     }
 }
 
-bool Service::is_of_the_past(std::uint64_t term, Responder& responder) const {
-    if (term >= term_) return false;
-    responder.fail({Errc::stale_generation,
-                    fmt::format("a request of the coordinator's term {} came after term {} had begun: the coordinator was "
-                                "started again",
-                                term, term_)});
-    return true;
+// Or an answer that says why not.
+bool Service::is_of_this_term(std::uint64_t term, Responder& responder) const {
+    if (term == term_) return true;
+    responder.fail(
+        {Errc::stale_generation,
+         fmt::format("a request of a coordinator's term {} came in term {}: the coordinator was started again, or "
+                     "this is another one's worker",
+                     term, term_)});
+    return false;
 }
 
 void Service::inventory(const Request& request, Responder responder) {
     const auto message = parse<wire::GridInventoryRequest>(request, responder);
-    if (!message || is_of_the_past(message->term(), responder)) return;
-    term_ = message->term();
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(TakeInventory{}, answer(std::move(responder), [](Responder& to, OperationResult result) {
                      wire::GridInventoryReply reply;
                      for (const auto& model : result.inventory.models) {
@@ -129,7 +130,7 @@ void Service::inventory(const Request& request, Responder responder) {
 
 void Service::add_model(const Request& request, Responder responder) {
     const auto message = parse<wire::GridAddModel>(request, responder);
-    if (!message || is_of_the_past(message->term(), responder)) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     auto spec = parse_model_spec(message->spec_json());
     if (!spec) return responder.fail(spec.error());
     const auto grid = validated_grid_shape(*spec, static_cast<int>(workers_by_rank_.size()),
@@ -145,7 +146,7 @@ void Service::add_model(const Request& request, Responder responder) {
 
 void Service::open_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridOpen>(request, responder);
-    if (!message || is_of_the_past(message->term(), responder)) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(
         OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
         answer_empty(std::move(responder)));
@@ -153,14 +154,14 @@ void Service::open_sequence(const Request& request, Responder responder) {
 
 void Service::fork_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridFork>(request, responder);
-    if (!message || is_of_the_past(message->term(), responder)) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}},
                  answer_empty(std::move(responder)));
 }
 
 void Service::close_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridClose>(request, responder);
-    if (!message || is_of_the_past(message->term(), responder)) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(CloseSequence{SequenceId{message->sequence()}}, answer_empty(std::move(responder)));
 }
 

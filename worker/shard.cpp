@@ -193,8 +193,7 @@ Inventory Shard::inventory() const {
     for (const auto& [id, model] : models_) {
         inventory.models.push_back({id, model.spec, model.grid, model.pool_bytes});
         for (const auto& [sequence_id, sequence] : model.streams->all()) {
-            inventory.sequences.push_back(
-                {sequence_id, id, sequence.length, static_cast<bool>(sequence.growth.step)});
+            inventory.sequences.push_back({sequence_id, id, sequence.length, static_cast<bool>(sequence.growth.step)});
         }
     }
     std::ranges::sort(inventory.models, {}, &Inventory::Model::id);

@@ -89,6 +89,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     void add(Socket socket);
     void close_all();
     bool is_full(const Connection& connection) const;
+    void release_request(const Asked& asked);
+    void resume(Connection& connection) const;
     Responder responder_for(Connection& connection, const Frame& request, TimePoint arrival);
     void answer(Answer answer);
     void tell(const Answer& answer) const;
@@ -106,6 +108,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     std::vector<Listening> listening;
     std::unordered_map<ConnectionId, ConnectionPtr> connections;
     const FrameStream::UnsentBytes unsent_bytes = std::make_shared<std::atomic<std::size_t>>(0);  // of all
+    std::size_t request_bytes_in_flight = 0;  // of all, also of connections that are gone
     ConnectionId last_connection = 0;
     std::atomic<int> connection_count = 0;
     std::atomic<std::uint64_t> accepted = 0, turned_away = 0, broken_off = 0;
@@ -186,8 +189,7 @@ void Server::Impl::add(Socket socket) {
     auto stream = std::make_shared<FrameStream>(std::move(socket), stream_limits, unsent_bytes);
     auto connection = std::make_shared<Connection>(++last_connection, stream, executor());
     stream->on_fewer_unsent([server = this, held = std::weak_ptr(connection)] {
-        const ConnectionPtr paused = held.lock();
-        if (paused && paused->paused && !server->is_full(*paused)) paused->resumed.cancel();
+        if (const ConnectionPtr paused = held.lock()) server->resume(*paused);
     });
     if (static_cast<int>(connections.size()) >= limits.connections_max) {
         ++turned_away;
@@ -244,9 +246,28 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
 }
 
 bool Server::Impl::is_full(const Connection& connection) const {
-    return connection.requests_in_flight >= limits.requests_in_flight_max ||
+    const bool all_full = request_bytes_in_flight >= limits.request_bytes_total_max;
+    return (all_full && connection.requests_in_flight > 0) ||
+           connection.requests_in_flight >= limits.requests_in_flight_max ||
            connection.request_bytes_in_flight >= limits.request_bytes_in_flight_max ||
            connection.stream->unsent_bytes() >= limits.unsent_bytes_pause;
+}
+
+void Server::Impl::resume(Connection& connection) const {
+    if (connection.paused && !is_full(connection)) connection.resumed.cancel();
+}
+
+void Server::Impl::release_request(const Asked& asked) {
+    const bool all_were_full = request_bytes_in_flight >= limits.request_bytes_total_max;
+    request_bytes_in_flight -= asked.request_bytes;
+    if (const auto found = connections.find(asked.connection); found != connections.end()) {
+        Connection& connection = *found->second;
+        --connection.requests_in_flight;
+        connection.request_bytes_in_flight -= asked.request_bytes;
+        resume(connection);
+    }
+    if (!all_were_full || request_bytes_in_flight >= limits.request_bytes_total_max) return;
+    for (const auto& [id, connection] : connections) resume(*connection);
 }
 
 // ---- answers
@@ -256,6 +277,7 @@ Responder Server::Impl::responder_for(Connection& connection, const Frame& reque
                       request.header.type, arrival};
     ++connection.requests_in_flight;
     connection.request_bytes_in_flight += asked.request_bytes;
+    request_bytes_in_flight += asked.request_bytes;
     return Responder([held = gate, asked](MessageType type, std::string message, Payload payload) {
         Answer answer{asked, type, std::move(message), std::move(payload)};
         std::unique_lock lock(held->mutex);
@@ -272,14 +294,12 @@ Responder Server::Impl::responder_for(Connection& connection, const Frame& reque
 }
 
 void Server::Impl::answer(Answer answer) {
-    if (handlers.on_answer && answer.to.request != 0) tell(answer);
+    release_request(answer.to);
+    if (answer.to.request == 0) return;
+    if (handlers.on_answer) tell(answer);
     const auto found = connections.find(answer.to.connection);
     if (found == connections.end()) return;
     Connection& connection = *found->second;
-    --connection.requests_in_flight;
-    connection.request_bytes_in_flight -= answer.to.request_bytes;
-    if (connection.paused && !is_full(connection)) connection.resumed.cancel();
-    if (answer.to.request == 0) return;
     if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
         log_error("an answer cannot be sent: " + lengths.error().message);
         return send_error(*connection.stream, answer.to.request,

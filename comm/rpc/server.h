@@ -50,6 +50,8 @@ struct ServerLimits {
     // larger.
     int requests_in_flight_max = 64;
     std::size_t request_bytes_in_flight_max = std::size_t{256} << 20;
+    std::size_t request_bytes_total_max = std::size_t{2}
+                                          << 30;  // of all connections: each may have one request under way then
     std::size_t unsent_bytes_pause = std::size_t{64} << 20;  // of answers that the peer has not taken
     // Beyond these a reader is too slow and disconnected: one connection's answers, or, of those who share the total, the one with most.
     std::size_t unsent_bytes_max = std::size_t{512} << 20;

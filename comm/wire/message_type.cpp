@@ -6,10 +6,10 @@
 namespace kvgrid::comm {
 namespace {
 
-constexpr std::uint32_t kSmall = 64 << 10;  // a few numbers and names
-constexpr std::uint32_t kMedium = 1 << 20;  // a model spec, or a number for each sequence of a step
-constexpr std::uint32_t kList = 16 << 20;   // an entry for each worker, model or sequence
-constexpr std::uint32_t kTrace = 64 << 20;  // some 25 bytes for each span of each rank
+constexpr std::uint32_t kSmall = 64 << 10;       // a few numbers and names
+constexpr std::uint32_t kMedium = 1 << 20;       // a model spec, or a number for each sequence of a step
+constexpr std::uint32_t kList = 16 << 20;        // an entry for each worker, model or sequence
+constexpr std::uint32_t kTrace = 64 << 20;       // some 25 bytes for each span of each rank
 constexpr std::uint32_t kInventory = 256 << 20;  // an entry for each sequence of a grid: some millions
 constexpr std::uint64_t kTensors = std::uint64_t{4} << 30;
 

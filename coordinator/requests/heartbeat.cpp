@@ -38,7 +38,7 @@ Result<wire::HeartbeatReply> heartbeat(Coordinator& coordinator, const wire::Hea
 
     const Membership& membership = coordinator.membership();
     wire::HeartbeatReply reply;
-    *reply.mutable_membership() = to_wire(membership);
+    *reply.mutable_membership() = to_wire(membership, coordinator.lead().term());
     reply.set_draining(membership.draining().has_value());
     reply.set_drained(membership.is_drained());
     return reply;

@@ -41,8 +41,7 @@ Result<WorkerId> id_of(Coordinator& coordinator, const WorkerProcess& process) {
 
 }  // namespace
 
-Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
-                                                  const wire::RegisterWorkerRequest& request,
+Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator, const wire::RegisterWorkerRequest& request,
                                                   comm::ConnectionId connection) {
     auto process = read_process(request);
     if (!process) return process.error();
@@ -62,7 +61,7 @@ Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
     wire::RegisterWorkerReply reply;
     reply.set_worker(id->value);
     reply.set_heartbeat_ms(static_cast<std::uint32_t>(coordinator.options().heartbeat.count()));
-    *reply.mutable_membership() = to_wire(coordinator.membership());
+    *reply.mutable_membership() = to_wire(coordinator.membership(), coordinator.lead().term());
     return reply;
 }
 

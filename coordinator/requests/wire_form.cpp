@@ -21,10 +21,11 @@ wire::SequenceReply to_wire(const SequenceRecord& record) {
     return reply;
 }
 
-wire::Membership to_wire(const Membership& membership) {
+wire::Membership to_wire(const Membership& membership, std::uint64_t term) {
     wire::Membership message;
     message.set_generation(membership.grid().generation.value);
     message.set_lost(membership.lost());
+    message.set_term(term);
     for (const Member& member : membership.grid().members) {
         wire::Member& entry = *message.add_members();
         entry.set_worker(member.worker.value);

@@ -9,7 +9,7 @@ namespace kvgrid::coordinator {
 
 wire::ModelReply to_wire(const ModelRecord& record);
 wire::SequenceReply to_wire(const SequenceRecord& record);
-wire::Membership to_wire(const Membership& membership);
+wire::Membership to_wire(const Membership& membership, std::uint64_t term);
 wire::Occupancy to_wire(const PoolOccupancy& pool);
 PoolOccupancy from_wire(const wire::Occupancy& pool);
 

@@ -38,8 +38,8 @@ Status CountingSequence::step() {
 
 Status CountingSequence::finish(Step step) {
     const std::vector<float> zeros(kHeads * kHeadDim), values(kHeads * kHeadDim, static_cast<float>(length_));
-    const auto o = step.layer(0, {std::as_bytes(std::span(zeros)), std::as_bytes(std::span(zeros)),
-                                  std::as_bytes(std::span(values))});
+    const auto o = step.layer(
+        0, {std::as_bytes(std::span(zeros)), std::as_bytes(std::span(zeros)), std::as_bytes(std::span(values))});
     if (!o) return o.error();
     const auto* means = reinterpret_cast<const float*>(o->data());
     const float expected = static_cast<float>(length_) / 2;

@@ -46,11 +46,11 @@ FaultyCluster::~FaultyCluster() {
 }
 
 void FaultyCluster::start_coordinator() {
-    coordinator_.emplace(cli::ChildProcess::start({.arguments = {beside_this("kvgrid-coordinator"), "--listen", endpoint_,
-                                                                 "--state-dir", directory_.path() / "state",
-                                                                 "--workers", std::to_string(options_.workers)},
-                                                   .environment = {},
-                                                   .log = directory_.path() / "coordinator.log"})
+    coordinator_.emplace(cli::ChildProcess::start(
+                             {.arguments = {beside_this("kvgrid-coordinator"), "--listen", endpoint_, "--state-dir",
+                                            directory_.path() / "state", "--workers", std::to_string(options_.workers)},
+                              .environment = {},
+                              .log = directory_.path() / "coordinator.log"})
                              .value());
 }
 

@@ -51,9 +51,9 @@ class Loss : public ::testing::Test {
     }
 
     void expect_named(const Error& error, const ClusterWorker& worker) {
-        const std::string name =
-            "worker " + std::to_string(worker.worker.value) + " (rank " + std::to_string(worker.rank) + ", pid " +
-            std::to_string(worker.process_id) + " on host " + worker.host + ")";
+        const std::string name = "worker " + std::to_string(worker.worker.value) + " (rank " +
+                                 std::to_string(worker.rank) + ", pid " + std::to_string(worker.process_id) +
+                                 " on host " + worker.host + ")";
         EXPECT_NE(error.message.find(name), error.message.npos) << error.to_string() << " does not name " << name;
     }
 

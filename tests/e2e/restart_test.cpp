@@ -141,7 +141,8 @@ TEST(Restart, InTheMiddleOfOpensForksAndClosesLosesNothingThatWasGivenAndKeepsNo
     std::erase_if(listed, [&](SequenceId id) {
         return std::ranges::binary_search(given, id) || std::ranges::count(unclear, id) == 1;
     });
-    std::printf("%zu of %zu opens and forks without an answer were confirmed just before the kill\n", listed.size(), unanswered);
+    std::printf("%zu of %zu opens and forks without an answer were confirmed just before the kill\n", listed.size(),
+                unanswered);
     EXPECT_LE(listed.size(), unanswered) << "nobody was told of the others";
     for (const SequenceId id : listed) EXPECT_TRUE(client.close(id));
     for (const SequenceId id : given) EXPECT_TRUE(client.attach(id)->inspect()) << id.value;

@@ -83,6 +83,9 @@ constexpr std::array kReaders{
     read_only<wire::ListModelsReply>,
     read_only<wire::ListSequencesReply>,
     read_only<wire::GridAddModel>,
+    read_only<wire::GridInventoryReply>,
+    read_only<wire::StartTraceRequest>,
+    read_as_client<wire::TraceReply>,
 };
 
 }  // namespace

@@ -19,7 +19,9 @@ constexpr ModelId kModel{1};
 
 struct Rank {
     Rank(int rank, std::unique_ptr<comm::Collective> made)
-        : collective(std::move(made)), shard(rank, 16 << 20, threads), executor(shard, *collective, std::chrono::hours(1)) {}
+        : collective(std::move(made)),
+          shard(rank, 16 << 20, threads),
+          executor(shard, *collective, std::chrono::hours(1)) {}
 
     kernels::ThreadPool threads{1};
     std::unique_ptr<comm::Collective> collective;

@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "comm/wire/kvgrid.pb.h"
+#include "comm/wire/messages.h"
 #include "tests/e2e/bad_input/bad_input.h"
 
 namespace kvgrid::e2e {
@@ -85,7 +87,7 @@ TEST_F(BadFrames, ThatAreTruncatedHarmNobody) {
 
 bool asks_for_nothing_in_particular(MessageType type) {
     using enum MessageType;
-    return type == status || type == list_models || type == list_sequences || type == occupancy;
+    return type == status || type == list_models || type == list_sequences || type == occupancy || type == take_trace;
 }
 
 // Every request type with bytes that are no message, and with none at all.
@@ -109,6 +111,16 @@ TEST_F(BadFrames, OfAnotherGenerationAreStale) {
     const Error error = lead.refusal(MessageType::occupancy, "");
     EXPECT_EQ(error, Errc::stale_generation);
     EXPECT_NE(error.message.find("ask the coordinator for the lead"), std::string::npos) << error.message;
+}
+
+// Else one frame would keep the coordinator from its own grid.
+TEST_F(BadFrames, ThatInventACoordinatorsTermAreNotBelieved) {
+    const ClusterStatus status = client().status().value();
+    RawClient lead(lead_endpoint(status), status.generation);
+    wire::GridInventoryRequest inventory;
+    inventory.set_term(1'000'000);
+    EXPECT_EQ(lead.refusal(MessageType::grid_inventory, comm::pack(inventory)), Errc::stale_generation);
+    EXPECT_TRUE(client().open(model()).value().close());
 }
 
 // Valid frames with random bytes changed: whatever that makes of them, the servers answer or hang up, and nothing leaks.

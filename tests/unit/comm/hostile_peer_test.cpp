@@ -4,6 +4,7 @@
 #include <atomic>
 #include <fstream>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "comm/wire/messages.h"
@@ -219,6 +220,39 @@ TEST_F(HostilePeer, NothingMoreIsReadFromAPeerWhileItsRequestsHoldMuch) {
             if (!waiting.empty() && !std::exchange(told, true)) there.set_value();
         });
         there.get_future().wait();
+    }
+}
+
+// Many connections that each stay below their own bound share this one.
+TEST_F(HostilePeer, EachPeerHasOneRequestUnderWayWhileAllOfThemHoldMuch) {
+    std::vector<Responder> waiting;
+    std::map<ConnectionId, int> under_way;
+    Server server(server_io,
+                  {[&](Request request, Responder responder) {
+                       EXPECT_EQ(++under_way[request.connection], 1);
+                       waiting.push_back(std::move(responder));
+                   },
+                   {},
+                   [&](const Answered&) { under_way.clear(); }},
+                  {.request_bytes_total_max = 1});
+    const auto endpoint = server.listen({.path = folder.path() + "/s"});
+    RawPeer one(*endpoint), other(*endpoint);
+    for (RawPeer* peer : {&one, &other}) {
+        for (std::uint64_t i = 1; i <= 3; ++i)
+            peer->send({.type = MessageType::layer, .request = i, .payload_bytes = 4}, "body");
+    }
+
+    for (int round = 0; round < 3; ++round) {
+        std::promise<void> both_there;
+        const auto poll = server_io.every(milliseconds(1), [&, told = false]() mutable {
+            if (waiting.size() == 2 && !std::exchange(told, true)) both_there.set_value();
+        });
+        both_there.get_future().wait();
+        server_io.post([&] {
+            for (Responder& responder : std::exchange(waiting, {})) responder.reply(MessageType::layer_reply, {});
+        });
+        EXPECT_TRUE(one.read_frame());
+        EXPECT_TRUE(other.read_frame());
     }
 }
 

@@ -131,9 +131,10 @@ TEST_F(MembershipTest, AWorkerIsDeadAfterTheTimeAndNotBefore) {
     EXPECT_EQ(obstacle(), "none");
     EXPECT_EQ(pass(100ms), std::vector<std::uint64_t>{2});
     EXPECT_TRUE(pass(100ms).empty()) << "a death is told once";
-    EXPECT_EQ(obstacle(),
-              "generation 1 is lost, with all its sequences: worker 2 (rank 1, pid 72 on host x) has not been heard of for "
-              "2.1 s; 1 of the 2 workers that the next one needs are here");
+    EXPECT_EQ(
+        obstacle(),
+        "generation 1 is lost, with all its sequences: worker 2 (rank 1, pid 72 on host x) has not been heard of for "
+        "2.1 s; 1 of the 2 workers that the next one needs are here");
 }
 
 TEST_F(MembershipTest, AWorkerWhoseConnectionBrokeIsDeadInAQuarterOfTheTimeUnlessItIsHeardOf) {
@@ -155,7 +156,8 @@ TEST_F(MembershipTest, AWorkerWhoseConnectionBrokeIsDeadInAQuarterOfTheTimeUnles
 TEST_F(MembershipTest, TheDeadAreNamedBeforeTheProblemsThatTheyMake) {
     make_ready();
     hear_with({.worker = WorkerId{1}, .formed = Generation{1}, .problem = "a link broke", .broken = true});
-    EXPECT_NE(obstacle().find("worker 1 (rank 0, pid 71 on host x) says: a link broke"), std::string::npos) << obstacle();
+    EXPECT_NE(obstacle().find("worker 1 (rank 0, pid 71 on host x) says: a link broke"), std::string::npos)
+        << obstacle();
     let_die_all_but({1});
     EXPECT_NE(obstacle().find("worker 2 (rank 1"), std::string::npos) << obstacle();
     EXPECT_EQ(obstacle().find("a link broke"), std::string::npos) << obstacle();

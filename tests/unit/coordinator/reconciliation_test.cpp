@@ -86,8 +86,7 @@ TEST(Reconciliation, AfterwardsTheTwoAgreeAndNothingThatWasGivenAndIsHeldIsTouch
                     catalogued.sequences.push_back(sequence(5, of_sequence.catalogue == InCatalogue::confirmed));
                 if (of_sequence.grid != InGrid::absent)
                     held.sequences.push_back({SequenceId{5}, ModelId{of_sequence.grid == InGrid::alike ? 1u : 9u}, 3});
-                const bool stays =
-                    of_sequence.catalogue == InCatalogue::confirmed && of_sequence.grid == InGrid::alike;
+                const bool stays = of_sequence.catalogue == InCatalogue::confirmed && of_sequence.grid == InGrid::alike;
 
                 const Settlement settlement = reconcile(catalogued, held);
                 carry_out(settlement, catalogued, held);
@@ -113,10 +112,10 @@ TEST(Reconciliation, WhatAgreesIsNoDifference) {
 }
 
 TEST(Reconciliation, EachDifferenceOfASequenceIsNamed) {
-    const Settlement settlement = reconcile(
-        {{model(1), model(2)}, {sequence(3), sequence(4, false), sequence(5, false), sequence(6)}, false},
-        {{model(1), model(2)},
-         {{SequenceId{4}, ModelId{1}, 0}, {SequenceId{6}, ModelId{2}, 8}, {SequenceId{7}, ModelId{1}, 64}}});
+    const Settlement settlement =
+        reconcile({{model(1), model(2)}, {sequence(3), sequence(4, false), sequence(5, false), sequence(6)}, false},
+                  {{model(1), model(2)},
+                   {{SequenceId{4}, ModelId{1}, 0}, {SequenceId{6}, ModelId{2}, 8}, {SequenceId{7}, ModelId{1}, 64}}});
 
     EXPECT_EQ(kinds(settlement), (std::vector{sequence_unanswered, sequence_misplaced, sequence_unknown,
                                               sequence_missing, sequence_not_begun}));

@@ -57,9 +57,10 @@ TEST_F(ClusterTest, ADeadWorkerIsToldAndNothingReachesTheGridThen) {
     }
     const auto reply = status();
     EXPECT_FALSE(reply.ready());
-    EXPECT_EQ(reply.not_ready_because(),
-              "generation 1 is lost, with all its sequences: worker 2 (rank 1, pid 102 on host x) has not been heard of "
-              "for 2.0 s; 1 of the 2 workers that the next one needs are here");
+    EXPECT_EQ(
+        reply.not_ready_because(),
+        "generation 1 is lost, with all its sequences: worker 2 (rank 1, pid 102 on host x) has not been heard of "
+        "for 2.0 s; 1 of the 2 workers that the next one needs are here");
     EXPECT_NE(heartbeat(1, 1)->membership().lost().find("worker 2"), std::string::npos) << "the survivors are told";
     EXPECT_FALSE(reply.workers(1).alive());
     const auto refused = register_model(small_spec());
