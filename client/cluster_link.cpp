@@ -13,7 +13,7 @@ namespace {
 using comm::MessageType;
 using namespace std::chrono_literals;
 
-constexpr auto kWatchPeriod = 1'000ms;
+constexpr auto kWatchPeriod = 500ms;
 
 // Waits longer each time; says no when the deadline has come.
 class Backoff {
@@ -34,6 +34,25 @@ class Backoff {
 
 bool nobody_answered(const Error& error) {
     return error == Errc::unavailable || error == Errc::deadline_exceeded;
+}
+
+// The lead is the first of the workers.
+std::string lead_name(const wire::StatusReply& status) {
+    if (status.workers().empty()) return "the lead";
+    const wire::WorkerStatus& worker = status.workers(0);
+    return fmt::format("worker {} (rank 0, pid {} on host {})", worker.worker(), worker.process_id(), worker.host());
+}
+
+bool says_dead(const wire::StatusReply& status, WorkerId lead) {
+    return std::ranges::any_of(status.workers(), [lead](const wire::WorkerStatus& worker) {
+        return worker.worker() == lead.value && !worker.alive();
+    });
+}
+
+// What the channel says of itself has the endpoint in it; who that was is said here. The lead's own answers stay as they are.
+Result<comm::Frame> named(Result<comm::Frame> reply, const Lead& lead) {
+    if (reply || reply.error().message.find(lead.channel->endpoint().to_string()) == std::string::npos) return reply;
+    return Error{reply.error().code, fmt::format("{}, which leads the grid: {}", lead.name, reply.error().message)};
 }
 
 }  // namespace
@@ -102,20 +121,25 @@ Result<comm::Frame> ClusterLink::call_lead(const Lead& lead, const ClientRequest
 
     auto reply = arrival.get();
     if (!reply && (nobody_answered(reply.error()) || reply.error() == Errc::stale_generation)) forget(lead);
-    return checked_type(std::move(reply), request.reply);
+    return checked_type(named(std::move(reply), lead), request.reply);
 }
 
-// Set where the coordinator has another generation by now. A coordinator that does not answer says nothing about the
-// lead.
+// Set where the coordinator finds the lead dead, or has another generation by now. A coordinator that does not answer
+// says nothing about the lead.
 std::optional<Error> ClusterLink::replaced(const Lead& lead) {
     auto status = this->status(deadline_in(kWatchPeriod));
-    if (!status || !status->ready() || status->generation() == lead.generation.value) return std::nullopt;
+    if (!status) return std::nullopt;
+    const bool same = status->generation() == lead.generation.value;
+    if (same && !says_dead(*status, lead.worker)) return std::nullopt;
     forget(lead);
+    if (same) return Error{Errc::peer_lost, status->not_ready_because()};
+    const std::string why = status->last_loss().empty() ? "" : " (" + status->last_loss() + ")";
     return Error{
         Errc::stale_generation,
-        fmt::format("generation {} has been formed while a call to generation {} waited; whether it was carried out is "
-                    "not known",
-                    status->generation(), lead.generation.value)};
+        fmt::format(
+            "generation {} has been formed while a call to generation {} waited{}; whether it was carried out is "
+            "not known",
+            status->generation(), lead.generation.value, why)};
 }
 
 std::optional<Lead> ClusterLink::known_lead() {
@@ -131,8 +155,10 @@ Result<Lead> ClusterLink::take_up(const wire::StatusReply& status) {
     bool same = lead_ && lead_->generation.value == status.generation() &&
                 lead_->channel->endpoint().to_string() == endpoint->to_string();
     if (same) return *lead_;  // another thread was faster
-    previous =
-        std::exchange(lead_, Lead{std::make_shared<comm::Channel>(io_, *endpoint), Generation{status.generation()}});
+    previous = std::exchange(lead_, Lead{.channel = std::make_shared<comm::Channel>(io_, *endpoint),
+                                         .generation = Generation{status.generation()},
+                                         .worker = {status.workers().empty() ? 0 : status.workers(0).worker()},
+                                         .name = lead_name(status)});
     return *lead_;
 }
 

@@ -19,6 +19,8 @@ namespace kvgrid {
 struct Lead {
     std::shared_ptr<comm::Channel> channel;
     Generation generation;
+    WorkerId worker;
+    std::string name;  // "worker 3 (rank 0, pid 77 on host x)": what an error says is gone
 };
 
 enum class Repeat {
@@ -48,8 +50,9 @@ class ClusterLink {
     Result<Lead> lead(Deadline deadline);
     Result<comm::Frame> call_lead(const ClientRequest& request, Deadline deadline);
 
-    // To this lead only. A call that takes long is watched: it ends with `stale_generation` when the coordinator has
-    // formed another generation meanwhile, since a lead that was lost may never answer.
+    // To this lead only. A call that takes long is watched, since a lead that was lost may never answer: it ends with
+    // `peer_lost` when the coordinator finds the lead dead, and with `stale_generation` when it has formed another
+    // generation meanwhile.
     Result<comm::Frame> call_lead(const Lead& lead, const ClientRequest& request, Deadline deadline);
 
   private:

@@ -26,6 +26,7 @@ ClusterWorker worker_from(const wire::WorkerStatus& worker) {
                        .host = worker.host(),
                        .process_id = worker.process_id(),
                        .alive = worker.alive(),
+                       .draining = worker.draining(),
                        .memory_bytes = worker.memory_bytes(),
                        .version = worker.version(),
                        .http_endpoint = worker.http_endpoint()};
@@ -61,7 +62,10 @@ GridOccupancy from_wire(const wire::OccupancyReply& reply) {
     GridOccupancy grid{.operations = reply.operations(),
                        .join_bytes = reply.join_bytes(),
                        .layer_calls = reply.layer_calls(),
-                       .merged_layer_calls = reply.merged_layer_calls()};
+                       .merged_layer_calls = reply.merged_layer_calls(),
+                       .non_finite_refusals = reply.non_finite_refusals(),
+                       .steps_abandoned = reply.steps_abandoned(),
+                       .steps_timed_out = reply.steps_timed_out()};
     for (const auto& each : reply.workers()) {
         WorkerOccupancy worker{.worker = {each.worker()}, .rank = each.rank()};
         for (const auto& model : each.models()) worker.models.push_back(occupancy_from(model));

@@ -26,7 +26,8 @@
 //             lists, attach, inspect, read_kv, occupancy) find the new lead and are repeated with back-off until then
 //             when the connection breaks or the membership changes. All others are sent once: what `unavailable`,
 //             `deadline_exceeded` and `stale_generation` mean for them is the caller's to decide, and the next call
-//             looks for the lead again.
+//             looks for the lead again. `peer_lost` names the worker that is gone, with its rank, pid and host: every
+//             sequence of its grid is lost, and can be opened again when the next grid is there.
 //   Needs     nothing of CUDA, MPI, Asio or Protobuf in the program that includes this.
 namespace kvgrid {
 
@@ -77,9 +78,12 @@ struct WorkerOccupancy {
 struct GridOccupancy {
     std::vector<WorkerOccupancy> workers;
     std::uint64_t operations = 0;
-    std::uint64_t join_bytes = 0;          // moved between workers by joins so far
-    std::uint64_t layer_calls = 0;         // layer operations so far; merged ones count once
-    std::uint64_t merged_layer_calls = 0;  // client calls that shared an operation with another client's
+    std::uint64_t join_bytes = 0;           // moved between workers by joins so far
+    std::uint64_t layer_calls = 0;          // layer operations so far; merged ones count once
+    std::uint64_t merged_layer_calls = 0;   // client calls that shared an operation with another client's
+    std::uint64_t non_finite_refusals = 0;  // layer calls refused for a NaN or infinity in k or v
+    std::uint64_t steps_abandoned = 0;      // aborted because their client's connection was lost
+    std::uint64_t steps_timed_out = 0;      // aborted because no call of them came for long
 };
 
 struct ClusterWorker {
@@ -89,6 +93,7 @@ struct ClusterWorker {
     std::string host;
     int process_id = 0;
     bool alive = false;
+    bool draining = false;  // asked to end
     std::uint64_t memory_bytes = 0;
     std::string version;                 // empty: it has not said yet
     std::vector<ModelOccupancy> models;  // as of its last heartbeat
@@ -270,8 +275,9 @@ class Step {
 
     // Appends k and v, attends, joins. Returns o [tokens, query_heads, head_dim] in the model's dtype (empty in a write
     // step). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
-    // may not be called. The input is copied before the call returns, also by layer_async, whose requests go out in the
-    // order of the calls.
+    // may not be called; from the lead, a NaN or infinity in k or v (unless ModelSpec::allows_non_finite), after which
+    // the same layer can be called again. A NaN in q spoils its own rows of o. The input is copied before the call
+    // returns, also by layer_async, whose requests go out in the order of the calls.
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
 

@@ -30,6 +30,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     endif()
 endif()
 
+if(KVGRID_FUZZ)
+    set(KVGRID_WARNINGS -w)  # they are GCC's to give
+endif()
 function(kvgrid_common target)
     target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${KVGRID_WARNINGS}>")

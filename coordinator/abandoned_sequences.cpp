@@ -23,6 +23,7 @@ void AbandonedSequences::advance() {
         under_way_.insert(id);
         wire::GridClose message;
         message.set_sequence(id.value);
+        message.set_term(lead_.term());
         lead_.call(comm::MessageType::grid_close, comm::pack(message), deadline_in(kTimeout),
                    [this, id](Result<comm::Frame> answer) { answered(id, answer); });
     }

@@ -61,6 +61,14 @@ Result<std::optional<Record>> read_one(Statement& statement, Result<Record> (*re
     return std::optional<Record>{*std::move(record)};
 }
 
+Status insert_model(Database& database, const ModelRecord& record) {
+    auto insert = database.prepare("INSERT INTO models VALUES(?,?,?,?,?,?,?)");
+    if (!insert) return insert.error();
+    insert->bind(stored(record.id.value)).bind(record.spec.name).bind(to_json(record.spec));
+    insert->bind(record.grid.head_parts).bind(record.grid.sequence_parts).bind(stored(record.pool_bytes_per_worker));
+    return insert->bind(record.confirmed).run();
+}
+
 Status insert_members(Database& database, const std::vector<Member>& members) {
     int rank = 0;
     for (const Member& member : members) {
@@ -89,6 +97,10 @@ Result<WorkerId> Catalogue::take_worker_id() {
     auto id = next("worker");
     if (!id) return id.error();
     return WorkerId{*id};
+}
+
+Result<std::uint64_t> Catalogue::take_term() {
+    return next("term");
 }
 
 Result<Grid> Catalogue::grid() {
@@ -155,15 +167,23 @@ Result<ModelRecord> Catalogue::reserve_model(ModelRecord record) {
     if (!transaction) return transaction.error();
     auto id = next("model");
     if (!id) return id.error();
-    auto insert = database_.prepare("INSERT INTO models VALUES(?,?,?,?,?,?,0)");
-    if (!insert) return insert.error();
-    insert->bind(stored(*id)).bind(record.spec.name).bind(to_json(record.spec));
-    insert->bind(record.grid.head_parts).bind(record.grid.sequence_parts).bind(stored(record.pool_bytes_per_worker));
-    if (auto inserted = insert->run(); !inserted) return inserted.error();
-    if (auto committed = transaction->commit(); !committed) return committed.error();
     record.id = ModelId{*id};
     record.confirmed = false;
+    if (auto inserted = insert_model(database_, record); !inserted) return inserted.error();
+    if (auto committed = transaction->commit(); !committed) return committed.error();
     return record;
+}
+
+Status Catalogue::adopt_model(const ModelRecord& record) {
+    auto transaction = Transaction::begin(database_);
+    if (!transaction) return transaction.error();
+    if (auto inserted = insert_model(database_, record); !inserted) return inserted;
+    // Ids that come later are higher.
+    auto raise = database_.prepare(
+        "INSERT INTO counters VALUES('model', ?1) ON CONFLICT(name) DO UPDATE SET value = max(value, ?1)");
+    if (!raise) return raise.error();
+    if (auto raised = raise->bind(stored(record.id.value)).run(); !raised) return raised;
+    return transaction->commit();
 }
 
 Status Catalogue::confirm_model(ModelId id, std::uint64_t pool_bytes_per_worker) {
@@ -236,6 +256,15 @@ Status Catalogue::erase_sequence(SequenceId id) {
     auto erase = database_.prepare("DELETE FROM sequences WHERE id = ?");
     if (!erase) return erase.error();
     return erase->bind(stored(id.value)).run();
+}
+
+Status Catalogue::erase_sequences(std::span<const SequenceId> ids) {
+    auto transaction = Transaction::begin(database_);
+    if (!transaction) return transaction.error();
+    for (const SequenceId id : ids) {
+        if (auto erased = erase_sequence(id); !erased) return erased;
+    }
+    return transaction->commit();
 }
 
 }  // namespace kvgrid::coordinator

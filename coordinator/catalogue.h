@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ class Catalogue {
     void on_write(std::function<void(std::chrono::nanoseconds)> told) { database_.on_commit(std::move(told)); }
 
     Result<WorkerId> take_worker_id();
+    Result<std::uint64_t> take_term();  // one for each start of a coordinator
 
     Result<Grid> grid();
     // The next generation. Sequences live in the memory of a grid: those of the last generation end here and are `lost`.
@@ -63,6 +65,7 @@ class Catalogue {
     Result<ModelRecord> reserve_model(ModelRecord record);  // gives the id; `already_exists`: the name is taken
     Status confirm_model(ModelId id, std::uint64_t pool_bytes_per_worker);
     Status erase_model(ModelId id);
+    Status adopt_model(const ModelRecord& record);  // a confirmed one that the grid holds under this id
 
     Result<std::vector<SequenceRecord>> sequences(ModelId model = {});  // as `models`; {}: of all models
     // At most `limit` confirmed ones with ids above `after`, by id.
@@ -72,6 +75,7 @@ class Catalogue {
     Result<SequenceRecord> reserve_sequence(SequenceRecord record);  // gives the id
     Status confirm_sequence(SequenceId id);
     Status erase_sequence(SequenceId id);  // also one that is not there
+    Status erase_sequences(std::span<const SequenceId> ids);
 
   private:
     explicit Catalogue(Database database) : database_(std::move(database)) {}

@@ -49,7 +49,7 @@ Result<Catalogue> Catalogue::open(const std::filesystem::path& state_dir) {
 Status Catalogue::prepare_schema(const std::string& path) {
     auto version = read_integer(database_, "PRAGMA user_version");
     if (!version) return version.error();
-    if (*version == kSchemaVersion) return {};
+    if (*version == kSchemaVersion) return database_.make_durable();
 
     auto table_count = read_integer(database_, "SELECT count(*) FROM sqlite_master");
     if (!table_count) return table_count.error();
@@ -60,6 +60,7 @@ Status Catalogue::prepare_schema(const std::string& path) {
                     "name another state directory",
                     path, *version, kSchemaVersion)};
     }
+    if (auto durable = database_.make_durable(); !durable) return durable;
     auto transaction = Transaction::begin(database_);
     if (!transaction) return transaction.error();
     if (auto made = database_.execute(kSchema); !made) return made;

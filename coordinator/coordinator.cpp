@@ -23,27 +23,25 @@ Result<std::unique_ptr<Coordinator>> Coordinator::start(comm::IoThread& io, cons
                                                         Options options) {
     auto grid = catalogue.grid();
     if (!grid) return grid.error();
-    auto sequences = catalogue.sequences();
-    if (!sequences) return sequences.error();
-    auto models = catalogue.models();  // read to be refused now if they make no sense
-    if (!models) return models.error();
-
-    std::unique_ptr<Coordinator> coordinator{
-        new Coordinator(io, clock, std::move(catalogue), *std::move(grid), options)};
-    for (const SequenceRecord& sequence : *sequences) {
-        if (!sequence.confirmed) coordinator->abandoned_.add(sequence.id);
-    }
-    return coordinator;
+    // Read to be refused now if they make no sense.
+    if (auto sequences = catalogue.sequences(); !sequences) return sequences.error();
+    if (auto models = catalogue.models(); !models) return models.error();
+    auto term = catalogue.take_term();
+    if (!term) return term.error();
+    return std::unique_ptr<Coordinator>{
+        new Coordinator(io, clock, std::move(catalogue), *std::move(grid), *term, options)};
 }
 
-Coordinator::Coordinator(comm::IoThread& io, const Clock& clock, Catalogue catalogue, Grid grid, Options options)
+Coordinator::Coordinator(comm::IoThread& io, const Clock& clock, Catalogue catalogue, Grid grid, std::uint64_t term,
+                         Options options)
     : options_(options),
       clock_(clock),
       catalogue_(std::move(catalogue)),
       membership_(options.membership, std::move(grid), clock.now()),
-      lead_(io),
+      lead_(io, term),
       models_(catalogue_, lead_, clock, {.lead_timeout = options.lead_timeout}),
-      abandoned_(catalogue_, lead_, clock) {}
+      abandoned_(catalogue_, lead_, clock),
+      stocktaking_(catalogue_, lead_, models_, abandoned_, clock) {}
 
 void Coordinator::stop() {
     lead_.disconnect();
@@ -51,8 +49,10 @@ void Coordinator::stop() {
 
 void Coordinator::tick() {
     for (const Worker& worker : membership_.tick(clock_.now())) {
-        log_warn(fmt::format("{} is dead: nothing was heard of it for {} ms", membership_.describe(worker),
-                             options_.membership.dead_after.count()));
+        log_warn(fmt::format("{} is dead: {}", membership_.describe(worker),
+                             worker.state == Worker::State::silent ? fmt::format("nothing was heard of it for {} ms",
+                                                                                 options_.membership.dead_after.count())
+                                                                   : "its connection broke, and it did not come back"));
     }
     advance();
 }
@@ -61,14 +61,15 @@ void Coordinator::advance() {
     form_grid();
     if (!membership_.obstacle(clock_.now())) {
         begin_generation();
+        stocktaking_.advance();
         models_.advance();
-        if (!obstacle()) abandoned_.advance();
+        if (!obstacle_to_anything()) abandoned_.advance();
     }
     log_readiness();
 }
 
 void Coordinator::form_grid() {
-    std::vector<Member> members = membership_.grid_to_form();
+    std::vector<Member> members = membership_.grid_to_form(clock_.now());
     if (members.empty()) return;
     auto formed = catalogue_.form_grid(std::move(members));
     if (!formed) return set_trouble("the next generation could not be recorded: " + formed.error().to_string());
@@ -77,9 +78,14 @@ void Coordinator::form_grid() {
     lead_.end_generation();
     models_.begin({});
     for (const SequenceRecord& sequence : formed->lost) {
+        if (!sequence.confirmed) continue;  // nobody was given it
         log_warn(fmt::format("sequence {} of tenant {} ended with its generation", sequence.id.value, sequence.tenant));
     }
-    membership_.form(std::move(formed->grid));
+    if (!membership_.lost().empty()) {
+        log_warn(fmt::format("generation {} ends: {}", membership_.grid().generation.value, membership_.lost()));
+    }
+    membership_.form(std::move(formed->grid), clock_.now());
+    new_generation_ = true;
     for (const Worker& member : membership_.members()) {
         log_info(fmt::format("generation {}: {} at {}", membership_.grid().generation.value,
                              membership_.describe(member), member.process.endpoint));
@@ -96,7 +102,19 @@ void Coordinator::begin_generation() {
     }
     if (auto connected = lead_.connect(grid); !connected) return set_trouble(connected.error().to_string());
     set_trouble("");
-    models_.begin(*std::move(models));
+    stocktaking_.begin(new_generation_);
+}
+
+void Coordinator::worker_connected(WorkerId worker, comm::ConnectionId connection) {
+    worker_of_connection_[connection] = worker;
+}
+
+void Coordinator::connection_lost(comm::ConnectionId connection) {
+    const auto worker = worker_of_connection_.extract(connection);
+    if (!worker) return;
+    const bool has_another =
+        std::ranges::any_of(worker_of_connection_, [&](const auto& entry) { return entry.second == worker.mapped(); });
+    if (!has_another) membership_.disconnected(worker.mapped(), clock_.now());
 }
 
 Status Coordinator::require_ready() const {
@@ -104,12 +122,23 @@ Status Coordinator::require_ready() const {
     return {};
 }
 
+Status Coordinator::require_lead() const {
+    if (auto why = obstacle_to_anything()) return {Errc::unavailable, "the grid is not ready: " + *why};
+    return {};
+}
+
 std::optional<std::string> Coordinator::obstacle() const {
+    if (auto why = obstacle_to_anything()) return why;
+    return membership_.draining();
+}
+
+std::optional<std::string> Coordinator::obstacle_to_anything() const {
     if (!trouble_.empty()) return trouble_;
     if (auto why = membership_.obstacle(clock_.now())) return why;
     if (lead_.generation() != membership_.grid().generation) {
         return fmt::format("generation {} is about to begin", membership_.grid().generation.value);
     }
+    if (auto why = stocktaking_.obstacle()) return why;
     return models_.obstacle();
 }
 

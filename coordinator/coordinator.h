@@ -1,15 +1,18 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "comm/rpc/io_thread.h"
+#include "comm/rpc/server.h"
 #include "coordinator/abandoned_sequences.h"
 #include "coordinator/catalogue.h"
 #include "coordinator/grid_models.h"
 #include "coordinator/lead_link.h"
 #include "coordinator/membership.h"
+#include "coordinator/stocktaking.h"
 #include "core/clock.h"
 
 namespace kvgrid::coordinator {
@@ -17,7 +20,8 @@ namespace kvgrid::coordinator {
 // What the requests work on: who is there, what is catalogued, and the way to the lead. Carries out what Membership decides.
 //
 //   A generation  workers register -> the grid is formed and made durable, the last generation's sequences end -> every
-//                 member has formed it -> all catalogued models are in the grid -> ready.
+//                 member has formed it -> the catalogue agrees with what the grid holds -> all catalogued models are in
+//                 the grid -> ready. After a restart the generation goes on, if its members do, from the third of these.
 //   Threads       made anywhere; then everything on the I/O thread, `stop` included. After `stop` nothing calls back.
 class Coordinator {
   public:
@@ -37,9 +41,15 @@ class Coordinator {
     // Does what the last change of membership made possible.
     void advance();
 
+    // A worker's connection, and the end of one, which may have been a worker's.
+    void worker_connected(WorkerId worker, comm::ConnectionId connection);
+    void connection_lost(comm::ConnectionId connection);
+
     // `unavailable` with the reason, while the grid cannot take requests.
     Status require_ready() const;
-    std::optional<std::string> obstacle() const;
+    // The same for what a draining grid still does.
+    Status require_lead() const;
+    std::optional<std::string> obstacle() const;  // to anything new
 
     // Where this process's metrics are, for those who ask for the status; empty: nowhere.
     void set_http_endpoint(std::string endpoint) { http_endpoint_ = std::move(endpoint); }
@@ -54,9 +64,13 @@ class Coordinator {
     LeadLink& lead() { return lead_; }
     GridModels& models() { return models_; }
     AbandonedSequences& abandoned() { return abandoned_; }
+    const Stocktaking& stocktaking() const { return stocktaking_; }
 
   private:
-    Coordinator(comm::IoThread& io, const Clock& clock, Catalogue catalogue, Grid grid, Options options);
+    Coordinator(comm::IoThread& io, const Clock& clock, Catalogue catalogue, Grid grid, std::uint64_t term,
+                Options options);
+
+    std::optional<std::string> obstacle_to_anything() const;
 
     void form_grid();
     void begin_generation();
@@ -70,7 +84,10 @@ class Coordinator {
     LeadLink lead_;
     GridModels models_;
     AbandonedSequences abandoned_;
-    std::string trouble_;  // of the coordinator itself; empty: none
+    Stocktaking stocktaking_;
+    std::map<comm::ConnectionId, WorkerId> worker_of_connection_;
+    bool new_generation_ = false;  // it was formed since the start
+    std::string trouble_;          // of the coordinator itself; empty: none
     bool was_ready_ = false;
     std::string http_endpoint_;
 };

@@ -16,6 +16,8 @@ struct WorkerProcess {
     std::int32_t process_id = 0;
     std::int32_t mpi_rank = 0;       // in the launcher's world
     std::uint64_t memory_bytes = 0;  // budget for page pools
+    std::uint64_t world =
+        0;  // random, one per launcher's job; 0 where it has not registered here (the catalogue keeps none)
 
     friend bool operator==(const WorkerProcess&, const WorkerProcess&) = default;
 };

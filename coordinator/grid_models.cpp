@@ -9,13 +9,14 @@ namespace kvgrid::coordinator {
 
 namespace {
 
-std::string add_message(const ModelRecord& record) {
+std::string add_message(const ModelRecord& record, std::uint64_t term) {
     wire::GridAddModel message;
     message.set_model(record.id.value);
     message.set_spec_json(to_json(record.spec));
     message.set_head_parts(record.grid.head_parts);
     message.set_sequence_parts(record.grid.sequence_parts);
     message.set_pool_bytes_per_worker(record.pool_bytes_per_worker);
+    message.set_term(term);
     return comm::pack(message);
 }
 
@@ -77,7 +78,7 @@ std::optional<std::string> GridModels::obstacle() const {
 
 void GridModels::send(Addition& addition, Deadline deadline) {
     addition.under_way = true;
-    lead_.call(comm::MessageType::grid_add_model, add_message(addition.record), deadline,
+    lead_.call(comm::MessageType::grid_add_model, add_message(addition.record, lead_.term()), deadline,
                [this, id = addition.record.id, generation = lead_.generation()](Result<comm::Frame> answer) {
                    answered(id, generation, answer);
                });

@@ -19,7 +19,8 @@ class LeadLink {
   public:
     using Done = std::function<void(Result<comm::Frame>)>;
 
-    explicit LeadLink(comm::IoThread& io) : io_(io) {}
+    // `term` goes with each message that changes the grid: the lead refuses those of coordinators that came before.
+    LeadLink(comm::IoThread& io, std::uint64_t term) : io_(io), term_(term) {}
     ~LeadLink() { disconnect(); }
     LeadLink(const LeadLink&) = delete;
     LeadLink& operator=(const LeadLink&) = delete;
@@ -31,6 +32,7 @@ class LeadLink {
     // For good. Calls under way end without `done` being called: whoever it belongs to may be gone.
     void disconnect();
 
+    std::uint64_t term() const { return term_; }
     Generation generation() const { return generation_; }  // 0: not connected
 
     // Calls back once, on the I/O thread, possibly from within this call. An answer that comes after the grid was
@@ -41,6 +43,7 @@ class LeadLink {
     void retire_channel();
 
     comm::IoThread& io_;
+    const std::uint64_t term_;
     std::shared_ptr<comm::Channel> channel_;
     Generation generation_;
     std::shared_ptr<const bool> in_use_ = std::make_shared<const bool>(true);  // gone: calls back no more

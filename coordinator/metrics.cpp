@@ -6,13 +6,14 @@ namespace kvgrid::coordinator {
 
 namespace {
 
+using comm::counter_family;
 using comm::Family;
 using comm::gauge_family;
 
 Family workers_by_state(const Membership& membership) {
     int members = 0, standbys = 0, dead = 0;
     for (const Worker& worker : membership.workers()) {
-        if (!worker.alive)
+        if (!worker.alive())
             ++dead;
         else if (membership.rank_of(worker.id) >= 0)
             ++members;
@@ -33,6 +34,16 @@ Family heartbeat_ages(const Membership& membership, TimePoint now) {
         ages.add(comm::seconds(now - member.last_heard), {{"rank", std::to_string(membership.rank_of(member.id))}});
     }
     return ages;
+}
+
+Family differences_by_kind(const ReconciliationCounts& counts) {
+    Family differences = counter_family("kvgrid_reconciliation_differences_total",
+                                        "Differences between catalogue and grid that were found and settled, by kind.");
+    for (int kind = 0; kind < kDifferenceKinds; ++kind) {
+        differences.add(static_cast<double>(counts.differences[kind]),
+                        {{"kind", name_of(static_cast<DifferenceKind>(kind))}});
+    }
+    return differences;
 }
 
 // What has a value only at the moment of a scrape.
@@ -60,6 +71,11 @@ struct StateMetrics final : prometheus::Collectable {
         families.push_back(gauge_family("kvgrid_abandoned_sequences",
                                         "Sequences that the grid may hold for nobody, to be closed there.")
                                .add(static_cast<double>(coordinator.abandoned().count())));
+        const ReconciliationCounts& reconciled = coordinator.stocktaking().counts();
+        families.push_back(counter_family("kvgrid_reconciliations_total",
+                                          "How often the catalogue was compared with what the grid holds.")
+                               .add(static_cast<double>(reconciled.runs)));
+        families.push_back(differences_by_kind(reconciled));
         return families;
     }
 

@@ -29,6 +29,16 @@ void answer(Coordinator& coordinator, const comm::Frame& frame, const CallPtr& c
     call->reply(reply_type, *reply);
 }
 
+// The same, where it matters over which connection they come.
+template <auto function, class Request, MessageType reply_type>
+void answer_worker(Coordinator& coordinator, const comm::Frame& frame, const CallPtr& call) {
+    auto request = comm::unpack<Request>(frame);
+    if (!request) return call->fail(request.error());
+    auto reply = function(coordinator, *request, call->connection());
+    if (!reply) return call->fail(reply.error());
+    call->reply(reply_type, *reply);
+}
+
 // For requests that answer later.
 template <auto function, class Request>
 void begin(Coordinator& coordinator, const comm::Frame& frame, const CallPtr& call) {
@@ -52,15 +62,15 @@ constexpr std::array kRows{
     Row{MessageType::list_sequences,
         answer<list_sequences, wire::ListSequencesRequest, MessageType::list_sequences_reply>},
     Row{MessageType::register_worker,
-        answer<register_worker, wire::RegisterWorkerRequest, MessageType::register_worker_reply>},
-    Row{MessageType::heartbeat, answer<heartbeat, wire::HeartbeatRequest, MessageType::heartbeat_reply>},
+        answer_worker<register_worker, wire::RegisterWorkerRequest, MessageType::register_worker_reply>},
+    Row{MessageType::heartbeat, answer_worker<heartbeat, wire::HeartbeatRequest, MessageType::heartbeat_reply>},
 };
 
 }  // namespace
 
 void serve(Coordinator& coordinator, comm::Request request, comm::Responder responder) {
     const MessageType type = request.frame.header.type;
-    const auto call = std::make_shared<Call>(type, request.deadline, std::move(responder));
+    const auto call = std::make_shared<Call>(type, request, std::move(responder));
     const auto row = std::find_if(kRows.begin(), kRows.end(), [type](const Row& entry) { return entry.type == type; });
     if (row == kRows.end()) {
         return call->fail(
@@ -80,7 +90,7 @@ CoordinatorServer::CoordinatorServer(comm::IoThread& io, std::unique_ptr<Coordin
                       [this](comm::Request request, comm::Responder responder) {
                           serve(*coordinator_, std::move(request), std::move(responder));
                       },
-                  .on_disconnect = {},
+                  .on_disconnect = [this](comm::ConnectionId connection) { coordinator_->connection_lost(connection); },
                   .on_answer = [this](const comm::Answered& answered) { metrics_.answered(answered); }})),
       http_(std::make_unique<comm::HttpServer>(
           io, comm::monitor_routes({.program = "kvgrid-coordinator",

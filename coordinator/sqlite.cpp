@@ -34,7 +34,9 @@ const char* advice_for(int sqlite_code) {
         case SQLITE_BUSY:
             return "; another process holds it: stop that one, or name another state directory";
         case SQLITE_FULL:
-            return "; make room on its disk";
+            return "; nothing has changed: make room on its disk, then retry";
+        case SQLITE_IOERR:
+            return "; nothing has changed: look at its disk (room, limits, health), then retry";
         default:
             return "";
     }
@@ -59,9 +61,7 @@ Result<Database> Database::open(const std::filesystem::path& path) {
     sqlite3_extended_result_codes(handle, 1);
 
     // Exclusive locking keeps a second coordinator out; the empty write transaction takes the lock now.
-    const char* settings =
-        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; "
-        "BEGIN IMMEDIATE; COMMIT";
+    const char* settings = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA foreign_keys=ON; BEGIN IMMEDIATE; COMMIT";
     if (auto set = database.execute(settings); !set) return set.error();
 
     auto check = database.prepare("PRAGMA quick_check(1)");
@@ -73,6 +73,10 @@ Result<Database> Database::open(const std::filesystem::path& path) {
                                            path.string(), check->text(0))};
     }
     return database;
+}
+
+Status Database::make_durable() {
+    return execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL");
 }
 
 Error Database::error(std::string_view doing) const {

@@ -23,8 +23,10 @@ class Statement;
 //            the way, and what was asked for has not happened then; `already_exists` for a value that has to be unique.
 class Database {
   public:
-    // Makes the file if it is not there.
+    // Makes the file if it is not there. One that is there is held, looked over, and not changed.
     static Result<Database> open(const std::filesystem::path& path);
+    // From now on each commit is on the disk when it returns. Before the first change.
+    Status make_durable();
 
     Status execute(const std::string& sql);
     Result<Statement> prepare(std::string_view sql);

@@ -42,8 +42,9 @@ struct ModelSpec {
     int kv_heads = 0;
     int head_dim = 0;
     Dtype dtype = Dtype::f32;
-    double scale = 0;           // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
-    double logit_soft_cap = 0;  // c * tanh(logit / c) before masking; 0: none
+    double scale = 0;                // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
+    double logit_soft_cap = 0;       // c * tanh(logit / c) before masking; 0: none
+    bool allows_non_finite = false;  // whether new k and v may hold NaN and infinities; otherwise they are refused
 
     int layer_count() const { return static_cast<int>(layers.size()); }
     int group() const { return query_heads / kv_heads; }  // query heads that share one KV head
@@ -75,6 +76,7 @@ Result<ModelSpec> validated(ModelSpec spec);
 //   sinks            optional: a number for all layers with a window, or an array; 0
 //   scale            optional: 1/sqrt(head_dim)
 //   logit_soft_cap   optional: 0
+//   non_finite       optional: what becomes of NaN and infinities in new k and v, "refuse" or "allow"; refuse
 //
 // `to_json` writes what `parse_model_spec` reads back as an equal spec, numbers to the last bit.
 Result<ModelSpec> parse_model_spec(std::string_view json);

@@ -113,6 +113,13 @@ Dtype read_dtype(JsonFields& fields) {
     return dtype.value_or(Dtype::f32);
 }
 
+bool read_non_finite(JsonFields& fields) {
+    if (fields.find("non_finite") == nullptr) return false;
+    const std::string policy = fields.text("non_finite");
+    if (policy != "refuse" && policy != "allow") fields.refuse("non_finite", policy, "must be \"refuse\" or \"allow\"");
+    return policy == "allow";
+}
+
 // Nothing where every layer has 0, a number where all agree, else an array.
 void write_per_layer(nlohmann::ordered_json& object, const char* field, const std::vector<std::int64_t>& values) {
     if (std::all_of(values.begin(), values.end(), [](std::int64_t value) { return value == 0; })) return;
@@ -130,7 +137,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     if (!object) return object.error();
     JsonFields fields(*object);
     fields.allow_only({"name", "layers", "kv_layer_of", "query_heads", "kv_heads", "head_dim", "dtype", "scale",
-                       "window", "sinks", "logit_soft_cap"});
+                       "window", "sinks", "logit_soft_cap", "non_finite"});
     ModelSpec spec;
     spec.name = fields.text("name");
     spec.layers = read_layers(fields);
@@ -140,6 +147,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     spec.dtype = read_dtype(fields);
     spec.scale = fields.number("scale", 1 / std::sqrt(spec.head_dim));
     spec.logit_soft_cap = fields.number("logit_soft_cap", 0);
+    spec.allows_non_finite = read_non_finite(fields);
     if (fields.refusal()) return *fields.refusal();
     return validated(std::move(spec));
 }
@@ -166,6 +174,7 @@ std::string to_json(const ModelSpec& spec) {
     write_per_layer(object, "window", windows);
     write_per_layer(object, "sinks", sinks);
     if (spec.logit_soft_cap != 0) object["logit_soft_cap"] = spec.logit_soft_cap;
+    if (spec.allows_non_finite) object["non_finite"] = "allow";
     return object.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace);
 }
 

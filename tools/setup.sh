@@ -11,6 +11,7 @@ packages=(
     prometheus-cpp-dev prometheus # the library; and the server with promtool, for tests
 )
 boost_minor_min=81         # Boost 1.81: cmake/KvgridDependencies.cmake
+clang_versions=(16 17 18 19 20) # ./dev fuzz: any of them; cmake/Clang.cmake
 format_package=clang-format-14 # whose form `./dev check` holds the tree to
 
 # Of the packages named (patterns allowed): those that are here.
@@ -22,6 +23,17 @@ new_enough_boost() {
 }
 
 offered() { apt-cache pkgnames "$1" | grep -x -- "$1" >/dev/null; }
+
+# "clang-16 libclang-rt-16-dev" of the first version for which the command given, with these names, says yes.
+clang_packages() {
+    local version
+    for version in "${clang_versions[@]}"; do
+        if "$@" "clang-$version" && "$@" "libclang-rt-$version-dev"; then
+            echo "clang-$version libclang-rt-$version-dev"
+            return
+        fi
+    done
+}
 
 as_root() {
     if [[ $EUID -eq 0 ]]; then
@@ -36,7 +48,8 @@ as_root() {
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     cat >&2 <<'NEEDS'
 setup: this system has no apt, so nothing is installed. If CMake does not find something, install it by hand:
-  tools      g++ 12 or later, cmake 3.25 or later, ninja, python3, git; ccache and clang-format 14 if you like
+  tools      g++ 12 or later, cmake 3.25 or later, ninja, python3, git; ccache and clang-format 14 if you like;
+             Clang 15 or later with libFuzzer for './dev fuzz'
   libraries  Boost 1.81 or later, fmt, spdlog, nlohmann-json, CLI11, toml++, Highway, Protobuf with protoc, SQLite 3,
              Open MPI 4 with mpirun, prometheus-cpp, GoogleTest, Google Benchmark, OpenBLAS
   tests      prometheus and promtool
@@ -45,11 +58,13 @@ NEEDS
 fi
 
 missing=()
-present=$(installed "${packages[@]}" "$format_package" 'libboost1.*-dev')
+present=$(installed "${packages[@]}" "$format_package" 'libboost1.*-dev' 'clang-*' 'libclang-rt-*-dev')
 for package in "${packages[@]}"; do
     grep -qx -- "$package" <<<"$present" || missing+=("$package")
 done
 [[ -n $(new_enough_boost <<<"$present") ]] || missing+=(boost)
+is_present() { grep -qx -- "$1" <<<"$present"; }
+[[ -n $(clang_packages is_present) ]] || missing+=(clang)
 if ! grep -qx -- "$format_package" <<<"$present" && ! command -v clang-format >/dev/null; then missing+=("$format_package"); fi
 ((${#missing[@]})) || exit 0
 
@@ -73,6 +88,14 @@ for package in "${missing[@]}"; do
                 exit 1
             fi
             names+=("$boost")
+            ;;
+        clang)
+            read -ra clang < <(clang_packages offered)
+            if ((${#clang[@]} == 0)); then
+                echo "setup: apt offers no Clang of ${clang_versions[*]} with its run-time library: './dev fuzz' will not build" >&2
+                exit 1
+            fi
+            names+=("${clang[@]}")
             ;;
         "$format_package")
             if offered "$format_package"; then names+=("$format_package"); else names+=(clang-format); fi

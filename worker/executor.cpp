@@ -284,4 +284,16 @@ OperationResult Executor::run(const TakeTrace&) {
     return result;
 }
 
+OperationResult Executor::run(const TakeInventory&) {
+    OperationResult result;
+    result.inventory = shard_.inventory();
+    const std::int64_t mine = digest(result.inventory);
+    std::int64_t least[] = {mine, -mine};
+    if (Status agreed = collective_.all_reduce(least, comm::ReduceOp::min, deadline()); !agreed)
+        return broken(agreed.error());
+    if (least[0] != -least[1]) return broken({Errc::internal, "the ranks do not hold the same sequences"});
+    if (!is_lead()) result.inventory = {};
+    return result;
+}
+
 }  // namespace kvgrid::worker

@@ -16,7 +16,8 @@ namespace kvgrid::worker {
 //
 //   Threads    one: the collective's.
 //   Agreement  where ranks may differ (AddModel, BeginStep: room), they agree by an all-reduce and all take the operation back if one
-//              of them refused. Everything else is refused by all or by none, without a message.
+//              of them refused. Everything else is refused by all or by none, without a message; TakeInventory checks that this has
+//              held so far.
 //   Errors     after a collective has failed, this grid is broken: every further operation is refused with peer_lost. The shard stays
 //              as it is, readable by its owner.
 class Executor {
@@ -45,6 +46,7 @@ class Executor {
     OperationResult run(const ReportOccupancy& report);
     OperationResult run(const StartTrace& start);
     OperationResult run(const TakeTrace& take);
+    OperationResult run(const TakeInventory& take);
 
     bool is_lead() const { return collective_.rank() == kLeadRank; }
     OperationResult broken(const Error& cause);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "worker/finite_check.h"
 #include "worker/head_slices.h"
 
 namespace kvgrid::worker {
@@ -44,8 +45,15 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
         return done({}, refused({Errc::not_found, fmt::format("model {} is not registered", begin.model.value)}));
     }
     begin.step = StepId{++last_step_};
-    OpenStep step{begin.model, begin.kind, 0, layer_after(model->second.spec, begin.kind, -1), owner, now()};
-    for (const auto& part : begin.parts) step.tokens += part.tokens;
+    OpenStep step{.model = begin.model,
+                  .kind = begin.kind,
+                  .tokens = 0,
+                  .next_layer = layer_after(model->second.spec, begin.kind, -1),
+                  .owner = owner,
+                  .begun = now()};
+    std::int64_t tokens = 0;  // a stranger's numbers: the shards have not looked at them yet
+    for (const auto& part : begin.parts) tokens += part.tokens;
+    step.tokens = static_cast<int>(tokens);
     ++begins_under_way_[owner];
     auto finish = [this, step, id = begin.step, done = std::move(done)](OperationResult result) {
         const bool last = --begins_under_way_[step.owner] == 0;
@@ -55,14 +63,16 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
         if (result.status) steps_.emplace(id, step);
         const bool begun = result.status.ok();
         done(id, std::move(result));
-        if (orphan && begun) abort(id, [](OperationResult) {});
+        if (!orphan || !begun) return;
+        ++counters_.steps_abandoned;
+        abort(id, [](OperationResult) {});
     };
     enqueue({.body = std::move(begin), .done = std::move(finish), .step = {}, .model = {}, .tensors = {}});
 }
 
 Result<Lead::OpenStep*> Lead::find_step(StepId id) {
     const auto found = steps_.find(id);
-    if (found == steps_.end()) return no_such_step(id);
+    if (found == steps_.end()) return why_not_open(id);
     return &found->second;
 }
 
@@ -78,10 +88,20 @@ Status Lead::check_layer(const OpenStep& step, StepId id, int layer, std::size_t
     return {};
 }
 
+Status Lead::check_values(const OpenStep& step, int layer, const comm::Payload& tensors) {
+    const ModelSpec& spec = models_.at(step.model).spec;
+    if (spec.allows_non_finite) return {};
+    Status finite = check_finite({spec, layer, step.tokens, tensors.bytes()});
+    if (!finite) ++counters_.non_finite_refusals;
+    return finite;
+}
+
 void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
+    (*step)->called = true;
     if (Status valid = check_layer(**step, id, layer, tensors.size()); !valid) return done(refused(valid.error()));
+    if (Status finite = check_values(**step, layer, tensors); !finite) return done(refused(finite.error()));
     (*step)->next_layer = layer_after(models_.at((*step)->model).spec, (*step)->kind, layer);
     enqueue({.body = RunLayer{{id}, layer},
              .done = std::move(done),
@@ -89,6 +109,13 @@ void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
              .model = (*step)->model,
              .kind = (*step)->kind,
              .tensors = {std::move(tensors), (*step)->tokens}});
+}
+
+Status Lead::check_owner(StepId id, Owner owner) const {
+    const auto found = steps_.find(id);
+    if (found == steps_.end() || found->second.owner == owner) return {};
+    return {Errc::not_found,
+            fmt::format("step {} was begun on another connection: only that one can go on with it", id.value)};
 }
 
 void Lead::commit(StepId id, Done done) {
@@ -123,6 +150,7 @@ void Lead::owner_lost(Owner owner) {
     for (const auto& [id, step] : steps_) {
         if (step.owner == owner) orphans.push_back(id);
     }
+    counters_.steps_abandoned += orphans.size();
     for (StepId id : orphans) abort(id, [](OperationResult) {});
 }
 
@@ -163,7 +191,7 @@ void Lead::left_queue(const Pending& pending, std::uint64_t operation) {
 
 void Lead::dispatch(Pending pending) {
     left_queue(pending, ++counters_.operations);
-    under_way_[counters_.operations].push_back({0, std::move(pending.done)});
+    under_way_[counters_.operations].push_back({0, std::move(pending.done), pending.step});
     send_to_all({counters_.operations, std::move(pending.body), {}}, {}, {});
 }
 
@@ -206,7 +234,7 @@ void Lead::dispatch_layers(Pending first) {
         left_queue(call, counters_.operations);
         together.steps.push_back(call.step);
         calls.push_back(call.tensors);
-        shares.push_back({call.tensors.tokens * output_row, std::move(call.done)});
+        shares.push_back({call.tensors.tokens * output_row, std::move(call.done), call.step});
     }
     std::vector<comm::Payload> slices;
     {

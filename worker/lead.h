@@ -29,8 +29,11 @@ class GridLinks {
 // Counts since the generation began.
 struct LeadCounters {
     std::uint64_t operations = 0;
-    std::uint64_t layer_calls = 0;         // layer operations; merged ones count once
-    std::uint64_t merged_layer_calls = 0;  // clients' calls that shared an operation with another client's
+    std::uint64_t layer_calls = 0;          // layer operations; merged ones count once
+    std::uint64_t merged_layer_calls = 0;   // clients' calls that shared an operation with another client's
+    std::uint64_t non_finite_refusals = 0;  // layer calls refused for a NaN or infinity in k or v
+    std::uint64_t steps_abandoned = 0;      // aborted because their client's connection was lost
+    std::uint64_t steps_timed_out = 0;      // aborted because no call of them came for long
 };
 
 // Gives the grid's operations one order. Requests wait in a queue; a few operations at a time are numbered, their tensors cut to each
@@ -57,17 +60,24 @@ class Lead {
     // The lead chooses the step's id: in `begin.step` of what `done` is told.
     void begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done);
 
-    // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer and a step that is not open are refused at
-    // once.
+    // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer, a step that is not open, and a NaN or
+    // infinity in k or v (where the model does not allow them) are refused at once, and the same layer can be called again.
     void layer(StepId step, int layer, comm::Payload tensors, Done done);
     void commit(StepId step, Done done);
     void abort(StepId step, Done done);
+
+    // not_found if the step is open and another owner's. Ids of steps can be guessed.
+    Status check_owner(StepId step, Owner owner) const;
 
     // The executor of rank 0 has applied an operation.
     void completed(std::uint64_t number, OperationResult result);
 
     // Aborts the steps of an owner that is gone.
     void owner_lost(Owner owner);
+
+    // Aborts the steps of which no call has come, and none was under way, for `idle_max`. To be called again and again: a step is idle
+    // from the first of these calls that finds it so.
+    void abort_idle_steps(TimePoint now, std::chrono::milliseconds idle_max);
 
     // The grid is broken: everything that waits or comes later ends with this error.
     void fail(const Error& cause);
@@ -76,6 +86,8 @@ class Lead {
     std::size_t open_step_count() const { return steps_.size(); }
     std::size_t queue_depth() const { return queue_.size(); }
     std::size_t under_way_count() const { return under_way_.size(); }
+    // No step is open, and nothing waits or is under way.
+    bool is_idle() const { return steps_.empty() && queue_.empty() && under_way_.empty(); }
 
   private:
     struct Model {
@@ -88,7 +100,9 @@ class Lead {
         int tokens;
         int next_layer;
         Owner owner;
-        TimePoint begun;  // asked for
+        TimePoint begun;     // asked for
+        bool called = true;  // since abort_idle_steps looked last
+        TimePoint idle_since{};
     };
     struct Pending {
         OperationBody body;
@@ -104,6 +118,11 @@ class Lead {
     struct Share {
         std::size_t bytes;  // of the result's tensors
         Done done;
+        StepId step;  // that it acts on, if any
+    };
+    struct TimedOut {
+        StepId step;
+        std::chrono::milliseconds idle_max;
     };
 
     void enqueue(Pending pending);
@@ -114,7 +133,10 @@ class Lead {
     void send_to_all(Operation operation, const std::vector<comm::Payload>& tensors_by_head_part,
                      const GridShape& grid);
     Result<OpenStep*> find_step(StepId step);
+    Error why_not_open(StepId step) const;
+    std::unordered_set<StepId> steps_with_calls() const;
     Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
+    Status check_values(const OpenStep& step, int layer, const comm::Payload& tensors);
 
     void left_queue(const Pending& pending, std::uint64_t operation);
     Done ending(const OpenStep& step, bool committed, Done done);
@@ -128,6 +150,7 @@ class Lead {
     std::unordered_map<Owner, int> begins_under_way_;
     std::deque<Pending> queue_;
     std::map<std::uint64_t, std::vector<Share>> under_way_;
+    std::deque<TimedOut> timed_out_;  // the last ones, for the message
     std::optional<Error> failed_;
     LeadCounters counters_;
     std::uint64_t last_step_ = 0;

@@ -29,6 +29,9 @@ struct Options {
     std::string memory;
     int threads = 0;
     int operation_timeout_ms = 0;
+    int step_idle_timeout_ms = 0;
+    std::string unsent_max;
+    int drain_timeout_ms = 0;
     std::string log_level;
     bool exit_with_parent = false;
     std::string config_file;
@@ -50,6 +53,9 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
     settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
+    settings.add(app, "worker.step_idle_timeout_ms", options.step_idle_timeout_ms);
+    settings.add(app, "worker.unsent_max", options.unsent_max);
+    settings.add(app, "worker.drain_timeout_ms", options.drain_timeout_ms);
     settings.add(app, "worker.log_level", options.log_level);
     add_config_option(app, options.config_file);
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
@@ -79,7 +85,7 @@ Result<comm::Endpoint> endpoint_of_rank(std::string text, int mpi_rank) {
     return comm::parse_endpoint(text);
 }
 
-Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
+Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, std::uint64_t world) {
     const auto coordinator = comm::parse_endpoint(options.coordinator);
     if (!coordinator) return coordinator.error();
     const auto endpoint = endpoint_of_rank(options.listen, mpi_rank);
@@ -92,24 +98,34 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank) {
     }
     const auto memory = parse_bytes(options.memory);
     if (!memory) return memory.error();
+    const auto unsent_max = parse_bytes(options.unsent_max);
+    if (!unsent_max) return unsent_max.error();
     return worker::NodeOptions{.coordinator = *coordinator,
                                .listen = *endpoint,
                                .http_listen = std::move(http),
                                .allow_remote = options.allow_remote,
                                .mpi_rank = mpi_rank,
+                               .world = world,
                                .memory_bytes = *memory,
                                .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
-                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms)};
+                               .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
+                               .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
+                               .drain_timeout = std::chrono::milliseconds(options.drain_timeout_ms),
+                               .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
 }
 
-// Turns SIGTERM and SIGINT into node.stop(). The signals are blocked in all other threads.
+// Turns the first SIGTERM or SIGINT into node.drain(), and any further one into node.stop(). The signals are blocked in all other
+// threads.
 class StopOnSignal {
   public:
     explicit StopOnSignal(worker::Node& node)
         : thread_([this, &node] {
-              int signal = 0;
-              sigwait(&signals(), &signal);
-              if (signal != SIGUSR1) node.stop();
+              for (bool first = true;; first = false) {
+                  int signal = 0;
+                  sigwait(&signals(), &signal);
+                  if (signal == SIGUSR1) return;
+                  first ? node.drain() : node.stop();
+              }
           }) {}
     ~StopOnSignal() {
         pthread_kill(thread_.native_handle(), SIGUSR1);
@@ -158,7 +174,7 @@ int run(const Options& options) {
     const int rank = world ? world->rank() : 0;
     init_log(fmt::format("worker rank {}", rank), parse_log_level(options.log_level, LogLevel::info));
 
-    auto configured = node_options(options, rank);
+    auto configured = node_options(options, rank, world ? world->id() : 0);
     if (!configured) {
         log_error(configured.error().to_string());
         return 2;

@@ -74,6 +74,14 @@ struct StateMetrics final : prometheus::Collectable {
             counter_family("kvgrid_merged_layer_calls_total",
                            "Clients' layer calls of this generation that shared an operation with another's.")
                 .add(static_cast<double>(lead.counters.merged_layer_calls)));
+        families.push_back(counter_family("kvgrid_non_finite_refusals_total",
+                                          "Layer calls of this generation refused for a NaN or infinity in k or v.")
+                               .add(static_cast<double>(lead.counters.non_finite_refusals)));
+        families.push_back(
+            counter_family("kvgrid_steps_given_up_total",
+                           "Steps of this generation that were aborted because their client was lost or idle.")
+                .add(static_cast<double>(lead.counters.steps_abandoned), {{"cause", "client_lost"}})
+                .add(static_cast<double>(lead.counters.steps_timed_out), {{"cause", "idle"}}));
     }
 
     const WorkerMetrics::Now& now;

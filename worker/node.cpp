@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <future>
+#include <limits>
 
 #include "core/log.h"
 
@@ -16,6 +17,8 @@ std::string host_name() {
     gethostname(name, sizeof name - 1);
     return name;
 }
+
+constexpr std::chrono::milliseconds kDrainCheck{10};
 
 // Whether an operation may have changed what a report says.
 bool changes_report(const OperationBody& body) {
@@ -32,6 +35,7 @@ Node::~Node() {
     // Everything of the I/O thread dies on it, before the thread and the rest of the node do.
     std::promise<void> done;
     io_.post([&] {
+        drain_timer_.reset();
         registration_.reset();
         side_.reset();
         done.set_value();
@@ -42,21 +46,28 @@ Node::~Node() {
 
 Status Node::run() {
     server_ = std::make_unique<comm::Server>(
-        io_, comm::Server::Handlers{.on_request =
-                                        [this](comm::Request request, comm::Responder responder) {
-                                            on_request(std::move(request), std::move(responder));
-                                        },
-                                    .on_disconnect =
-                                        [this](comm::ConnectionId connection) {
-                                            if (side_) side_->connection_lost(connection);
-                                        },
-                                    .on_answer = [this](const comm::Answered& answered) { on_answer(answered); }});
+        io_,
+        comm::Server::Handlers{
+            .on_request = [this](comm::Request request,
+                                 comm::Responder responder) { on_request(std::move(request), std::move(responder)); },
+            .on_disconnect =
+                [this](comm::ConnectionId connection) {
+                    if (side_) side_->connection_lost(connection);
+                },
+            .on_answer = [this](const comm::Answered& answered) { on_answer(answered); }},
+        options_.limits);
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
     const auto http = start_monitor();
     if (!http) return http.error();
-    WorkerIdentity identity{bound->to_string(), host_name(), getpid(), options_.mpi_rank, options_.memory_bytes, *http};
+    WorkerIdentity identity{.endpoint = bound->to_string(),
+                            .host = host_name(),
+                            .process_id = getpid(),
+                            .mpi_rank = options_.mpi_rank,
+                            .memory_bytes = options_.memory_bytes,
+                            .http_endpoint = *http,
+                            .world = options_.world};
     io_.post([this, identity = std::move(identity)] {
         registration_ = std::make_unique<Registration>(
             io_, options_.coordinator, identity,
@@ -66,7 +77,7 @@ Status Node::run() {
         registration_->start();
     });
     queue_.run();
-    grid_ = {};  // on this thread: the collective's
+    drop_grid();  // on this thread: the collective's
     return {};
 }
 
@@ -85,15 +96,73 @@ Result<std::string> Node::start_monitor() {
     return bound->to_string();
 }
 
+void Node::drain() {
+    io_.post([this] { begin_drain(); });
+}
+
 void Node::stop() {
     queue_.stop();
+    collective_.cancel(Generation{std::numeric_limits<std::uint64_t>::max()});
+}
+
+void Node::begin_drain() {
+    if (draining_) return;
+    draining_ = true;
+    drain_deadline_ = deadline_in(options_.drain_timeout);
+    log_info(
+        fmt::format("asked to end: waiting for the grid's open steps, {} ms at most", options_.drain_timeout.count()));
+    if (side_) side_->drain();
+    if (registration_) registration_->beat_soon();
+    drain_timer_ = io_.every(kDrainCheck, [this] { advance_drain(); });
+}
+
+// Of a process that was asked to end, and of a lead whose grid drains because another one was.
+void Node::advance_drain() {
+    if (leaving_) return;
+    const bool drained = !side_ || side_->is_drained();
+    if (drained && side_ && !told_drained_) {
+        told_drained_ = true;
+        registration_->beat_soon();
+    }
+    if (!draining_) return;
+    if (drained || grid_is_drained_) return leave();
+    if (std::chrono::steady_clock::now() < drain_deadline_) return;
+    log_warn("steps are still open at the end of the time for draining: they are given up");
+    side_->give_up("a worker of the grid was asked to end, and the time for open steps is over");
+    leave();
+}
+
+void Node::leave() {
+    leaving_ = true;
+    if (!registration_) return stop();
+    registration_->leave([this] { stop(); });
 }
 
 void Node::on_membership(WorkerId self, const MembershipView& view) {
-    if (!view.generation || (side_ && side_->generation() >= view.generation)) return;
+    grid_is_drained_ = view.drained;
+    if (side_ && view.generation == side_->generation()) {
+        side_->hear(view);
+        if (view.draining && !drain_timer_) drain_timer_ = io_.every(kDrainCheck, [this] { advance_drain(); });
+        return;
+    }
+    if (!view.generation || (side_ && side_->generation() > view.generation)) return;
+    leave_generation();
     const auto mine = std::ranges::find(view.members, self, &MemberAddress::worker);
-    if (mine == view.members.end()) return;  // a standby
-    const int rank = static_cast<int>(mine - view.members.begin());
+    if (mine == view.members.end() || draining_) return;  // a standby, or about to end
+    join(view, static_cast<int>(mine - view.members.begin()));
+}
+
+// Whatever this worker held belongs to a generation that is over: nobody may be answered from it, and its pages go back.
+void Node::leave_generation() {
+    if (!side_) return;
+    const Generation over = side_->generation();
+    side_.reset();
+    collective_.cancel(over);
+    queue_.post([this] { drop_grid(); });
+    log_info(fmt::format("generation {} is over: its shard is let go", over.value));
+}
+
+void Node::join(const MembershipView& view, int rank) {
     const Generation generation = view.generation;
     const auto apply_later = [this, generation](Operation operation) {
         queue_.post(
@@ -104,20 +173,27 @@ void Node::on_membership(WorkerId self, const MembershipView& view) {
                 apply(generation, std::move(operation));
             });
     };
-    side_ = std::make_unique<GridSide>(io_, view, rank, apply_later, &metrics_);
+    const auto cancel = [this, generation] { collective_.cancel(generation); };
+    side_ = std::make_unique<GridSide>(io_, view, rank, options_.step_idle_max,
+                                       GridSide::Executor{.apply = apply_later, .cancel = cancel}, &metrics_);
+    if (!draining_) drain_timer_.reset();
+    told_drained_ = false;
     queue_.post([this, view, rank] { form(view, rank); });
 }
 
 void Node::form(const MembershipView& view, int rank) {
-    metrics_.occupancy().withdraw();
-    grid_ = {};
+    drop_grid();
     std::vector<int> world_ranks;
     for (const MemberAddress& member : view.members) world_ranks.push_back(member.mpi_rank);
     const Deadline deadline = deadline_in(options_.form_timeout);
     auto collective = form_(world_ranks, view.generation, deadline);
-    Status status = collective ? (*collective)->barrier(deadline) : Status(collective.error());
+    Status status = collective ? Status() : Status(collective.error());
     if (status) {
         grid_.collective = std::move(*collective);
+        collective_.hold(grid_.collective.get());
+        status = grid_.collective->barrier(deadline);
+    }
+    if (status) {
         grid_.shard = std::make_unique<Shard>(rank, options_.memory_bytes, kernel_threads_);
         grid_.executor =
             std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout, &metrics_);
@@ -144,6 +220,14 @@ void Node::apply(Generation generation, Operation operation) {
         const ScopedSpan span(&metrics_.spans, SpanKind::reply, number);
         if (side_ && side_->generation() == generation) side_->completed(number, std::move(result));
     });
+}
+
+void Node::drop_grid() {
+    metrics_.occupancy().withdraw();
+    collective_.hold(nullptr);
+    grid_ = {};
+    const std::lock_guard lock(report_mutex_);
+    report_.clear();
 }
 
 void Node::publish_report() {
@@ -180,7 +264,10 @@ WorkerHealth Node::health() {
         health.generation = side_->generation();
         health.ready = side_->ready();
         health.problem = side_->problem();
+        health.broken = side_->is_broken();
+        health.drained = side_->is_drained();
     }
+    health.draining = draining_;
     const std::lock_guard lock(report_mutex_);
     health.models = report_;
     return health;

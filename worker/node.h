@@ -11,6 +11,7 @@
 #include "comm/collective/collective.h"
 #include "comm/rpc/server.h"
 #include "kernels/thread_pool.h"
+#include "worker/collective_slot.h"
 #include "worker/executor.h"
 #include "worker/executor_queue.h"
 #include "worker/grid_side.h"
@@ -29,10 +30,14 @@ struct NodeOptions {
     std::optional<comm::Endpoint> http_listen;  // for /metrics and the like; nothing: none
     bool allow_remote = false;
     int mpi_rank = 0;
+    std::uint64_t world = 0;  // of the launcher; 0: started alone
     std::uint64_t memory_bytes = 0;
     int kernel_threads = 1;
     std::chrono::milliseconds operation_timeout{60'000};
     std::chrono::milliseconds form_timeout{30'000};
+    std::chrono::milliseconds step_idle_max{60'000};  // 0: for ever
+    std::chrono::milliseconds drain_timeout{10'000};
+    comm::ServerLimits limits = {};
     std::function<std::uint64_t()> abandoned_mpi_requests = {};  // so far; from any thread
 };
 
@@ -41,7 +46,10 @@ struct NodeOptions {
 //   I/O thread       sockets, registration, the lead's decisions (GridSide)
 //   executor thread  the one that calls `run`: forms collectives, applies operations to the shard
 //
-// A new generation begins with an empty shard.
+//   Generations     a new one begins with an empty shard. When one ends here (a member is lost, or the coordinator has formed another
+//                   one), whoever waits in it is freed at once; its pages stay counted until the coordinator names another generation.
+//   Draining        a worker that was asked to end takes part until no step of the grid is open, or its deadline; then it tells
+//                   the coordinator and ends.
 class Node {
   public:
     Node(NodeOptions options, FormCollective form);
@@ -49,7 +57,8 @@ class Node {
 
     // Listens, registers and applies operations until `stop`. Returns the reason if it could not listen.
     Status run();
-    void stop();  // from any thread
+    void drain();  // from any thread: ends `run` soon, in order
+    void stop();   // from any thread: ends it now
 
   private:
     // The executor thread's half of a grid.
@@ -60,6 +69,11 @@ class Node {
     };
 
     void on_membership(WorkerId self, const MembershipView& view);
+    void join(const MembershipView& view, int rank);
+    void leave_generation();
+    void begin_drain();
+    void advance_drain();
+    void leave();
     void form(const MembershipView& view, int rank);
     void formed(Generation generation, const Status& status);
     void apply(Generation generation, Operation operation);
@@ -69,6 +83,7 @@ class Node {
     NodeState state() const;
     Result<std::string> start_monitor();
     void publish_report();
+    void drop_grid();
 
     const NodeOptions options_;
     const FormCollective form_;
@@ -76,12 +91,19 @@ class Node {
     ExecutorQueue queue_;
     kernels::ThreadPool kernel_threads_;
     Grid grid_;
+    CollectiveSlot collective_;  // grid_'s
 
     std::mutex report_mutex_;
     std::vector<ModelReport> report_;
 
     comm::IoThread io_;
     // On the I/O thread only.
+    bool draining_ = false;
+    bool grid_is_drained_ = false;  // the coordinator says so
+    bool told_drained_ = false;
+    bool leaving_ = false;
+    Deadline drain_deadline_;
+    std::shared_ptr<comm::IoThread::Timer> drain_timer_;
     std::unique_ptr<GridSide> side_;
     std::unique_ptr<comm::Server> server_;
     std::unique_ptr<Registration> registration_;

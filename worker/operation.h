@@ -9,6 +9,7 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "core/window.h"
+#include "worker/inventory.h"
 #include "worker/recording_gather.h"
 #include "worker/shard.h"
 
@@ -68,10 +69,11 @@ struct StartTrace {  // on every rank, from here in the order of operations
     std::uint32_t spans_max = 0;
 };
 struct TakeTrace {};
+struct TakeInventory {};
 
 using OperationBody =
     std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
-                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace>;
+                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1
@@ -97,6 +99,7 @@ struct OperationResult {
     std::vector<std::vector<ModelReport>> by_rank;  // ReportOccupancy
     std::vector<RankRecording> recordings;          // TakeTrace: by rank
     std::uint64_t join_bytes = 0;                   // ReportOccupancy: received by all ranks in layer joins so far
+    Inventory inventory;                            // TakeInventory
     std::uint64_t compute_ns = 0;                   // RunLayer: in kernels of the lead
     std::uint64_t join_ns = 0;                      // RunLayer: gathering and merging
 };

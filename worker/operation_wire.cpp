@@ -87,6 +87,10 @@ void put(const InspectSequence& inspect, wire::OperationMessage& message) {
     message.mutable_inspect()->set_sequence(inspect.sequence.value);
 }
 
+void put(const TakeInventory&, wire::OperationMessage& message) {
+    message.mutable_take_inventory();
+}
+
 void put(const ReportOccupancy&, wire::OperationMessage& message) {
     message.mutable_occupancy();
 }
@@ -161,6 +165,8 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
             return OperationBody{start_trace_from(message.start_trace())};
         case Wire::kTakeTrace:
             return OperationBody{TakeTrace{}};
+        case Wire::kTakeInventory:
+            return OperationBody{TakeInventory{}};
         case Wire::BODY_NOT_SET:
             break;
     }

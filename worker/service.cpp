@@ -55,6 +55,8 @@ void Service::handle(Request request, Responder responder) {
                                                  header.generation, generation_.value)});
     }
     switch (header.type) {
+        case MessageType::grid_inventory:
+            return inventory(request, std::move(responder));
         case MessageType::grid_add_model:
             return add_model(request, std::move(responder));
         case MessageType::grid_open:
@@ -91,9 +93,44 @@ void Service::handle(Request request, Responder responder) {
     }
 }
 
+// Or an answer that says why not.
+bool Service::is_of_this_term(std::uint64_t term, Responder& responder) const {
+    if (term == term_) return true;
+    responder.fail(
+        {Errc::stale_generation,
+         fmt::format("a request of a coordinator's term {} came in term {}: the coordinator was started again, or "
+                     "this is another one's worker",
+                     term, term_)});
+    return false;
+}
+
+void Service::inventory(const Request& request, Responder responder) {
+    const auto message = parse<wire::GridInventoryRequest>(request, responder);
+    if (!message || !is_of_this_term(message->term(), responder)) return;
+    lead_.submit(TakeInventory{}, answer(std::move(responder), [](Responder& to, OperationResult result) {
+                     wire::GridInventoryReply reply;
+                     for (const auto& model : result.inventory.models) {
+                         auto& entry = *reply.add_models();
+                         entry.set_model(model.id.value);
+                         entry.set_spec_json(to_json(model.spec));
+                         entry.set_head_parts(model.grid.head_parts);
+                         entry.set_sequence_parts(model.grid.sequence_parts);
+                         entry.set_pool_bytes_per_worker(model.pool_bytes);
+                     }
+                     for (const auto& sequence : result.inventory.sequences) {
+                         auto& entry = *reply.add_sequences();
+                         entry.set_sequence(sequence.id.value);
+                         entry.set_model(sequence.model.value);
+                         entry.set_length(sequence.length);
+                         entry.set_step_open(sequence.step_open);
+                     }
+                     to.reply(MessageType::grid_inventory_reply, comm::pack(reply));
+                 }));
+}
+
 void Service::add_model(const Request& request, Responder responder) {
     const auto message = parse<wire::GridAddModel>(request, responder);
-    if (!message) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     auto spec = parse_model_spec(message->spec_json());
     if (!spec) return responder.fail(spec.error());
     const auto grid = validated_grid_shape(*spec, static_cast<int>(workers_by_rank_.size()),
@@ -109,7 +146,7 @@ void Service::add_model(const Request& request, Responder responder) {
 
 void Service::open_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridOpen>(request, responder);
-    if (!message) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(
         OpenSequence{SequenceId{message->sequence()}, ModelId{message->model()}, {message->window(), message->sinks()}},
         answer_empty(std::move(responder)));
@@ -117,14 +154,14 @@ void Service::open_sequence(const Request& request, Responder responder) {
 
 void Service::fork_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridFork>(request, responder);
-    if (!message) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}},
                  answer_empty(std::move(responder)));
 }
 
 void Service::close_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridClose>(request, responder);
-    if (!message) return;
+    if (!message || !is_of_this_term(message->term(), responder)) return;
     lead_.submit(CloseSequence{SequenceId{message->sequence()}}, answer_empty(std::move(responder)));
 }
 
@@ -141,9 +178,16 @@ void Service::begin_step(const Request& request, Responder responder) {
     });
 }
 
+// Or an answer that says why not.
+bool Service::owns(const Request& request, std::uint64_t step, Responder& responder) const {
+    const Status owner = lead_.check_owner(StepId{step}, request.connection);
+    if (!owner) responder.fail(owner.error());
+    return owner.ok();
+}
+
 void Service::layer(const Request& request, Responder responder) {
     const auto message = parse<wire::LayerRequest>(request, responder);
-    if (!message) return;
+    if (!message || !owns(request, message->step(), responder)) return;
     lead_.layer(StepId{message->step()}, message->layer(), request.frame.payload,
                 answer(std::move(responder), [](Responder& to, OperationResult result) {
                     wire::LayerReply reply;
@@ -155,12 +199,14 @@ void Service::layer(const Request& request, Responder responder) {
 
 void Service::commit_step(const Request& request, Responder responder) {
     const auto message = parse<wire::StepRequest>(request, responder);
-    if (message) lead_.commit(StepId{message->step()}, answer_empty(std::move(responder)));
+    if (!message || !owns(request, message->step(), responder)) return;
+    lead_.commit(StepId{message->step()}, answer_empty(std::move(responder)));
 }
 
 void Service::abort_step(const Request& request, Responder responder) {
     const auto message = parse<wire::StepRequest>(request, responder);
-    if (message) lead_.abort(StepId{message->step()}, answer_empty(std::move(responder)));
+    if (!message || !owns(request, message->step(), responder)) return;
+    lead_.abort(StepId{message->step()}, answer_empty(std::move(responder)));
 }
 
 void Service::read_kv(const Request& request, Responder responder) {
@@ -217,6 +263,9 @@ void Service::occupancy(const Request&, Responder responder) {
                      reply.set_join_bytes(result.join_bytes);
                      reply.set_layer_calls(counters.layer_calls);
                      reply.set_merged_layer_calls(counters.merged_layer_calls);
+                     reply.set_non_finite_refusals(counters.non_finite_refusals);
+                     reply.set_steps_abandoned(counters.steps_abandoned);
+                     reply.set_steps_timed_out(counters.steps_timed_out);
                      to.reply(MessageType::occupancy_reply, comm::pack(reply));
                  }));
 }

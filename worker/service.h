@@ -10,6 +10,10 @@
 namespace kvgrid::worker {
 
 // Turns frames of clients and of the coordinator into operations of the lead, and results into replies. On the I/O thread.
+//
+//   Terms  a coordinator that was killed may have left requests on the way. Its successor tells the worker its own term when that
+//          registers; from then on a request that changes the grid and comes with another term is refused. The term is never taken from
+//          such a request: anybody can send one.
 class Service {
   public:
     Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank);
@@ -18,13 +22,19 @@ class Service {
     // `stale_generation`.
     void handle(comm::Request request, comm::Responder responder);
 
+    // As the coordinator says over the worker's own connection to it.
+    void begin_term(std::uint64_t term) { term_ = term; }
+
   private:
+    bool is_of_this_term(std::uint64_t term, comm::Responder& responder) const;
+    void inventory(const comm::Request& request, comm::Responder responder);
     void add_model(const comm::Request& request, comm::Responder responder);
     void open_sequence(const comm::Request& request, comm::Responder responder);
     void fork_sequence(const comm::Request& request, comm::Responder responder);
     void close_sequence(const comm::Request& request, comm::Responder responder);
     void begin_step(const comm::Request& request, comm::Responder responder);
     void layer(const comm::Request& request, comm::Responder responder);
+    bool owns(const comm::Request& request, std::uint64_t step, comm::Responder& responder) const;
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);
     void read_kv(const comm::Request& request, comm::Responder responder);
@@ -37,6 +47,7 @@ class Service {
 
     Lead& lead_;
     const Generation generation_;
+    std::uint64_t term_ = 0;
     const std::vector<WorkerId> workers_by_rank_;
 };
 

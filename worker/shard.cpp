@@ -188,6 +188,19 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
                             threads_);
 }
 
+Inventory Shard::inventory() const {
+    Inventory inventory;
+    for (const auto& [id, model] : models_) {
+        inventory.models.push_back({id, model.spec, model.grid, model.pool_bytes});
+        for (const auto& [sequence_id, sequence] : model.streams->all()) {
+            inventory.sequences.push_back({sequence_id, id, sequence.length, static_cast<bool>(sequence.growth.step)});
+        }
+    }
+    std::ranges::sort(inventory.models, {}, &Inventory::Model::id);
+    std::ranges::sort(inventory.sequences, {}, &Inventory::Sequence::id);
+    return inventory;
+}
+
 std::vector<ModelReport> Shard::report() const {
     std::vector<ModelReport> reports;
     for (const auto& [id, model] : models_) {

@@ -11,6 +11,7 @@
 #include "kernels/append.h"
 #include "kernels/attention.h"
 #include "kernels/thread_pool.h"
+#include "worker/inventory.h"
 #include "worker/page_pool.h"
 #include "worker/span_recorder.h"
 #include "worker/step.h"
@@ -112,6 +113,7 @@ class Shard {
     bool attends(StepId step) const;  // whether it is open and of that kind
     std::int64_t length_of(SequenceId id) const;
     std::vector<ModelReport> report() const;  // by model
+    Inventory inventory() const;
     std::uint64_t memory_bytes() const { return memory_bytes_; }
     std::uint64_t memory_left() const { return memory_left_; }  // that no model has
 

@@ -76,6 +76,7 @@ class StreamTable {
     int tokens_that_fit(std::span<const Part> parts) const;
 
     SequenceState* find(SequenceId id);
+    const std::unordered_map<SequenceId, SequenceState>& all() const { return sequences_; }
     std::size_t sequence_count() const { return sequences_.size(); }
     std::uint64_t stored_tokens() const { return stored_tokens_; }
     std::int64_t committed_tokens() const { return committed_tokens_; }  // sum of the sequences' lengths

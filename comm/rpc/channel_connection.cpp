@@ -90,6 +90,10 @@ Task<Error> Channel::Impl::read_replies() {
     const std::string server = "server " + endpoint.to_string() + ": ";
     for (;;) {
         auto frame = co_await stream->read();
+        if (!frame.ok() && frame.error() == Errc::unavailable) {
+            co_return Error{Errc::unavailable, server + "the connection broke (" + frame.error().message +
+                                                   "): whether calls that waited were carried out is not known"};
+        }
         if (!frame.ok()) co_return Error{frame.error().code, server + frame.error().message};
         const FrameHeader header = frame->header;
         if (is_request(header.type)) co_return Error{Errc::corrupt, server + name_of(header.type) + " is no answer"};

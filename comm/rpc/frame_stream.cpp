@@ -67,9 +67,14 @@ void FrameStream::close() {
     socket_.close(ignored);
     frame_watchdog_.stop();
     write_watchdog_.stop();
+    forget_unsent();
+}
+
+void FrameStream::forget_unsent() {
     queue_.clear();
     *shared_unsent_bytes_ -= unsent_bytes_;
     unsent_bytes_ = 0;
+    if (on_fewer_unsent_) on_fewer_unsent_();
 }
 
 // ---- reading
@@ -232,6 +237,7 @@ void FrameStream::drop_written(std::size_t count) {
         front_written_ -= queue_.front().size();
         queue_.pop_front();
     }
+    if (on_fewer_unsent_) on_fewer_unsent_();
 }
 
 void FrameStream::wait_until_writable() {
@@ -249,9 +255,7 @@ void FrameStream::wait_until_writable() {
 // What the peer sent before it went can still be read, and says why it went: the reader ends the connection, soon.
 void FrameStream::fail_writing() {
     write_failed_ = true;
-    queue_.clear();
-    *shared_unsent_bytes_ -= unsent_bytes_;
-    unsent_bytes_ = 0;
+    forget_unsent();
     close_after(write_watchdog_, kLingerTime);
 }
 

@@ -58,6 +58,9 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
         return rejected_request_;
     }  // of the frame that read() refused, 0 if not known
 
+    std::size_t unsent_bytes() const { return unsent_bytes_; }
+    void on_fewer_unsent(std::function<void()> callback) { on_fewer_unsent_ = std::move(callback); }
+
     // Lengths must be within the type's limits. A peer that leaves more than unsent_bytes_max unread is disconnected; the bound does
     // not hold for a single frame.
     void send(FrameHeader header, std::string message, Payload payload);
@@ -85,6 +88,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     void flush();
     void gather();
     void drop_written(std::size_t count);
+    void forget_unsent();
     void wait_until_writable();
     void fail_writing();
     void close_after(Watchdog& watchdog, std::chrono::milliseconds wait);
@@ -104,6 +108,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     std::deque<Outgoing> queue_;
     std::size_t front_written_ = 0;  // bytes of queue_.front() that are written
     std::size_t unsent_bytes_ = 0;
+    std::function<void()> on_fewer_unsent_;
     std::vector<asio::const_buffer> gathered_;
     bool waiting_until_writable_ = false;
     bool write_failed_ = false;

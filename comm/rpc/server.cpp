@@ -1,5 +1,6 @@
 #include "comm/rpc/server.h"
 
+#include <algorithm>
 #include <future>
 #include <mutex>
 #include <unordered_map>
@@ -17,15 +18,14 @@ constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr std::chrono::hours kNoTimeout{24 * 365};
 
 struct Connection {
-    Connection(ConnectionId number, Socket socket, FrameStream::Limits limits, Executor executor)
-        : id(number),
-          stream(
-              std::make_shared<FrameStream>(std::move(socket), limits, std::make_shared<std::atomic<std::size_t>>(0))),
-          resumed(executor) {}
+    Connection(ConnectionId number, std::shared_ptr<FrameStream> frames, Executor executor)
+        : id(number), stream(std::move(frames)), resumed(executor) {}
 
     const ConnectionId id;
     const std::shared_ptr<FrameStream> stream;
     int requests_in_flight = 0;
+    std::size_t request_bytes_in_flight = 0;
+    bool paused = false;
     SteadyTimer resumed;  // never expires; cancelled when reading may go on
 };
 using ConnectionPtr = std::shared_ptr<Connection>;
@@ -70,6 +70,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     struct Asked {
         ConnectionId connection;
         std::uint64_t request;
+        std::size_t request_bytes;
         MessageType type;
         TimePoint arrival;
     };
@@ -87,9 +88,13 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
 
     void add(Socket socket);
     void close_all();
-    Responder responder_for(Asked asked);
+    bool is_full(const Connection& connection) const;
+    void release_request(const Asked& asked);
+    void resume(Connection& connection) const;
+    Responder responder_for(Connection& connection, const Frame& request, TimePoint arrival);
     void answer(Answer answer);
     void tell(const Answer& answer) const;
+    void disconnect_slowest_reader();
 
     static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
     static Task<> serve(std::shared_ptr<Impl> server, ConnectionPtr connection);
@@ -102,6 +107,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     bool closed = false;
     std::vector<Listening> listening;
     std::unordered_map<ConnectionId, ConnectionPtr> connections;
+    const FrameStream::UnsentBytes unsent_bytes = std::make_shared<std::atomic<std::size_t>>(0);  // of all
+    std::size_t request_bytes_in_flight = 0;  // of all, also of connections that are gone
     ConnectionId last_connection = 0;
     std::atomic<int> connection_count = 0;
     std::atomic<std::uint64_t> accepted = 0, turned_away = 0, broken_off = 0;
@@ -179,7 +186,11 @@ Task<> Server::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<A
 
 void Server::Impl::add(Socket socket) {
     const FrameStream::Limits stream_limits{limits.unsent_bytes_max, limits.frame_timeout};
-    auto connection = std::make_shared<Connection>(++last_connection, std::move(socket), stream_limits, executor());
+    auto stream = std::make_shared<FrameStream>(std::move(socket), stream_limits, unsent_bytes);
+    auto connection = std::make_shared<Connection>(++last_connection, stream, executor());
+    stream->on_fewer_unsent([server = this, held = std::weak_ptr(connection)] {
+        if (const ConnectionPtr paused = held.lock()) server->resume(*paused);
+    });
     if (static_cast<int>(connections.size()) >= limits.connections_max) {
         ++turned_away;
         send_error(*connection->stream, 0,
@@ -210,10 +221,12 @@ Task<> Server::Impl::serve(std::shared_ptr<Impl> server, ConnectionPtr connectio
 // Hands requests to the handler until the connection ends; returns why it did.
 Task<Error> Server::Impl::read_requests(Connection& connection) {
     while (!closed) {
-        if (connection.requests_in_flight >= limits.requests_in_flight_max) {
+        if (is_full(connection)) {
             error_code cancelled;
+            connection.paused = true;
             connection.resumed.expires_at(Deadline::max());
             co_await connection.resumed.async_wait(asio::redirect_error(use_task, cancelled));
+            connection.paused = false;
             continue;
         }
         auto frame = co_await connection.stream->read();
@@ -226,16 +239,45 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         const TimePoint arrival = std::chrono::steady_clock::now();
         const Deadline deadline =
             header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
-        ++connection.requests_in_flight;
-        Responder responder = responder_for({connection.id, header.request, header.type, arrival});
+        Responder responder = responder_for(connection, *frame, arrival);
         handlers.on_request({std::move(*frame), connection.id, deadline}, std::move(responder));
     }
     co_return Error{Errc::unavailable, "the server is closed"};
 }
 
+bool Server::Impl::is_full(const Connection& connection) const {
+    const bool all_full = request_bytes_in_flight >= limits.request_bytes_total_max;
+    return (all_full && connection.requests_in_flight > 0) ||
+           connection.requests_in_flight >= limits.requests_in_flight_max ||
+           connection.request_bytes_in_flight >= limits.request_bytes_in_flight_max ||
+           connection.stream->unsent_bytes() >= limits.unsent_bytes_pause;
+}
+
+void Server::Impl::resume(Connection& connection) const {
+    if (connection.paused && !is_full(connection)) connection.resumed.cancel();
+}
+
+void Server::Impl::release_request(const Asked& asked) {
+    const bool all_were_full = request_bytes_in_flight >= limits.request_bytes_total_max;
+    request_bytes_in_flight -= asked.request_bytes;
+    if (const auto found = connections.find(asked.connection); found != connections.end()) {
+        Connection& connection = *found->second;
+        --connection.requests_in_flight;
+        connection.request_bytes_in_flight -= asked.request_bytes;
+        resume(connection);
+    }
+    if (!all_were_full || request_bytes_in_flight >= limits.request_bytes_total_max) return;
+    for (const auto& [id, connection] : connections) resume(*connection);
+}
+
 // ---- answers
 
-Responder Server::Impl::responder_for(Asked asked) {
+Responder Server::Impl::responder_for(Connection& connection, const Frame& request, TimePoint arrival) {
+    const Asked asked{connection.id, request.header.request, request.message.size() + request.payload.size(),
+                      request.header.type, arrival};
+    ++connection.requests_in_flight;
+    connection.request_bytes_in_flight += asked.request_bytes;
+    request_bytes_in_flight += asked.request_bytes;
     return Responder([held = gate, asked](MessageType type, std::string message, Payload payload) {
         Answer answer{asked, type, std::move(message), std::move(payload)};
         std::unique_lock lock(held->mutex);
@@ -252,12 +294,12 @@ Responder Server::Impl::responder_for(Asked asked) {
 }
 
 void Server::Impl::answer(Answer answer) {
-    if (handlers.on_answer && answer.to.request != 0) tell(answer);
+    release_request(answer.to);
+    if (answer.to.request == 0) return;
+    if (handlers.on_answer) tell(answer);
     const auto found = connections.find(answer.to.connection);
     if (found == connections.end()) return;
     Connection& connection = *found->second;
-    if (connection.requests_in_flight-- == limits.requests_in_flight_max) connection.resumed.cancel();
-    if (answer.to.request == 0) return;
     if (auto lengths = check_lengths(answer.type, answer.message.size(), answer.payload.size()); !lengths.ok()) {
         log_error("an answer cannot be sent: " + lengths.error().message);
         return send_error(*connection.stream, answer.to.request,
@@ -265,6 +307,16 @@ void Server::Impl::answer(Answer answer) {
     }
     connection.stream->send({.type = answer.type, .request = answer.to.request}, std::move(answer.message),
                             std::move(answer.payload));
+    if (*unsent_bytes > limits.unsent_bytes_total_max) disconnect_slowest_reader();
+}
+
+void Server::Impl::disconnect_slowest_reader() {
+    const auto unsent = [](const auto& entry) { return entry.second->stream->unsent_bytes(); };
+    const auto slowest = std::ranges::max_element(connections, {}, unsent);
+    log_warn("disconnecting the peer that reads most slowly: " + std::to_string(unsent(*slowest)) + " of the " +
+             std::to_string(*unsent_bytes) + " bytes that wait for all peers are its; at most " +
+             std::to_string(limits.unsent_bytes_total_max) + " may wait");
+    slowest->second->stream->close();
 }
 
 void Server::Impl::tell(const Answer& answer) const {

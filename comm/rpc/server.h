@@ -46,9 +46,17 @@ struct Request {
 
 struct ServerLimits {
     int connections_max = 1024;
-    int requests_in_flight_max = 64;                      // of one connection; reading pauses at it (back-pressure)
-    std::size_t unsent_bytes_max = std::size_t{1} << 30;  // of one connection; a reader this slow is disconnected
-    std::chrono::milliseconds frame_timeout{30'000};      // from a frame's first byte to its last
+    // Of one connection; while one of these is reached nothing more is read from it (back-pressure). A single request or answer may be
+    // larger.
+    int requests_in_flight_max = 64;
+    std::size_t request_bytes_in_flight_max = std::size_t{256} << 20;
+    std::size_t request_bytes_total_max = std::size_t{2}
+                                          << 30;  // of all connections: each may have one request under way then
+    std::size_t unsent_bytes_pause = std::size_t{64} << 20;  // of answers that the peer has not taken
+    // Beyond these a reader is too slow and disconnected: one connection's answers, or, of those who share the total, the one with most.
+    std::size_t unsent_bytes_max = std::size_t{512} << 20;
+    std::size_t unsent_bytes_total_max = std::size_t{1} << 30;
+    std::chrono::milliseconds frame_timeout{30'000};  // from a frame's first byte to its last
 };
 
 // What became of a request that wanted a reply.

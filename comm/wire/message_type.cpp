@@ -6,10 +6,11 @@
 namespace kvgrid::comm {
 namespace {
 
-constexpr std::uint32_t kSmall = 64 << 10;  // a few numbers and names
-constexpr std::uint32_t kMedium = 1 << 20;  // a model spec, or a number for each sequence of a step
-constexpr std::uint32_t kList = 16 << 20;   // an entry for each worker, model or sequence
-constexpr std::uint32_t kTrace = 64 << 20;  // some 25 bytes for each span of each rank
+constexpr std::uint32_t kSmall = 64 << 10;       // a few numbers and names
+constexpr std::uint32_t kMedium = 1 << 20;       // a model spec, or a number for each sequence of a step
+constexpr std::uint32_t kList = 16 << 20;        // an entry for each worker, model or sequence
+constexpr std::uint32_t kTrace = 64 << 20;       // some 25 bytes for each span of each rank
+constexpr std::uint32_t kInventory = 256 << 20;  // an entry for each sequence of a grid: some millions
 constexpr std::uint64_t kTensors = std::uint64_t{4} << 30;
 
 enum class Role { request, reply };
@@ -49,6 +50,8 @@ constexpr std::array kRows{
     Row{grid_fork, "grid_fork", request, kSmall},
     Row{grid_close, "grid_close", request, kSmall},
     Row{grid_add_model_reply, "grid_add_model_reply", reply, kSmall},
+    Row{grid_inventory, "grid_inventory", request, kSmall},
+    Row{grid_inventory_reply, "grid_inventory_reply", reply, kInventory},
     Row{begin_step, "begin_step", request, kMedium},
     Row{begin_step_reply, "begin_step_reply", reply, kMedium},
     Row{layer, "layer", request, kSmall, kTensors},

@@ -37,6 +37,8 @@ enum class MessageType : std::uint16_t {
     grid_fork = 50,       // GridFork -> empty
     grid_close = 51,      // GridClose -> empty
     grid_add_model_reply = 52,
+    grid_inventory = 53,  // GridInventoryRequest -> grid_inventory_reply
+    grid_inventory_reply = 54,
 
     // client -> lead
     begin_step = 64,  // BeginStepRequest -> begin_step_reply

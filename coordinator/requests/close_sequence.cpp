@@ -17,7 +17,7 @@ void finish(Coordinator& coordinator, SequenceId id, const CallPtr& call, const 
 }  // namespace
 
 void close_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call) {
-    if (auto ready = coordinator.require_ready(); !ready) return call->fail(ready.error());
+    if (auto ready = coordinator.require_lead(); !ready) return call->fail(ready.error());
     auto sequence = coordinator.catalogue().sequence(SequenceId{request.sequence()});
     if (!sequence) return call->fail(sequence.error());
     if (!sequence->confirmed) {
@@ -26,6 +26,7 @@ void close_sequence(Coordinator& coordinator, const wire::SequenceRequest& reque
 
     wire::GridClose message;
     message.set_sequence(sequence->id.value);
+    message.set_term(coordinator.lead().term());
     coordinator.lead().call(comm::MessageType::grid_close, comm::pack(message),
                             coordinator.lead_deadline(call->deadline()),
                             [&coordinator, id = sequence->id, call](const Result<comm::Frame>& answer) {

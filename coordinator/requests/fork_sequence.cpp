@@ -21,6 +21,7 @@ void fork_sequence(Coordinator& coordinator, const wire::SequenceRequest& reques
     wire::GridFork message;
     message.set_source(source->id.value);
     message.set_target(reserved->id.value);
+    message.set_term(coordinator.lead().term());
     make_in_grid(coordinator, {*std::move(reserved), comm::MessageType::grid_fork, comm::pack(message)}, call);
 }
 

@@ -16,8 +16,11 @@ Heartbeat from_wire(const wire::HeartbeatRequest& request) {
                         .problem = request.problem(),
                         .pools = {},
                         .version = request.version(),
-
-                        .http_endpoint = {}};
+                        .http_endpoint = {},
+                        .broken = request.broken(),
+                        .draining = request.draining(),
+                        .drained = request.drained(),
+                        .leaving = request.leaving()};
     if (comm::parse_endpoint(request.http_endpoint())) heartbeat.http_endpoint = request.http_endpoint();
     for (const wire::Occupancy& pool : request.models()) heartbeat.pools.push_back(coordinator::from_wire(pool));
     return heartbeat;
@@ -25,14 +28,19 @@ Heartbeat from_wire(const wire::HeartbeatRequest& request) {
 
 }  // namespace
 
-Result<wire::HeartbeatReply> heartbeat(Coordinator& coordinator, const wire::HeartbeatRequest& request) {
-    auto was_dead = coordinator.membership().hear(from_wire(request), coordinator.clock().now());
-    if (!was_dead) return was_dead.error();
-    if (*was_dead) log_info(fmt::format("worker {} is heard of again", request.worker()));
+Result<wire::HeartbeatReply> heartbeat(Coordinator& coordinator, const wire::HeartbeatRequest& request,
+                                       comm::ConnectionId connection) {
+    auto heard = coordinator.membership().hear(from_wire(request), coordinator.clock().now());
+    if (!heard) return heard.error();
+    coordinator.worker_connected(WorkerId{request.worker()}, connection);
+    if (request.leaving()) log_info(fmt::format("worker {} has left", request.worker()));
     coordinator.advance();
 
+    const Membership& membership = coordinator.membership();
     wire::HeartbeatReply reply;
-    *reply.mutable_membership() = to_wire(coordinator.membership().grid());
+    *reply.mutable_membership() = to_wire(membership, coordinator.lead().term());
+    reply.set_draining(membership.draining().has_value());
+    reply.set_drained(membership.is_drained());
     return reply;
 }
 

@@ -65,6 +65,7 @@ void open_sequence(Coordinator& coordinator, const wire::OpenSequenceRequest& re
     message.set_model(model->id.value);
     message.set_window(request.window());
     message.set_sinks(request.sinks());
+    message.set_term(coordinator.lead().term());
     make_in_grid(coordinator, {*std::move(reserved), comm::MessageType::grid_open, comm::pack(message)}, call);
 }
 

@@ -26,7 +26,8 @@ Result<WorkerProcess> read_process(const wire::RegisterWorkerRequest& request) {
                          .host = request.host(),
                          .process_id = request.process_id(),
                          .mpi_rank = request.mpi_rank(),
-                         .memory_bytes = request.memory_bytes()};
+                         .memory_bytes = request.memory_bytes(),
+                         .world = request.world()};
 }
 
 Result<WorkerId> id_of(Coordinator& coordinator, const WorkerProcess& process) {
@@ -40,14 +41,15 @@ Result<WorkerId> id_of(Coordinator& coordinator, const WorkerProcess& process) {
 
 }  // namespace
 
-Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
-                                                  const wire::RegisterWorkerRequest& request) {
+Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator, const wire::RegisterWorkerRequest& request,
+                                                  comm::ConnectionId connection) {
     auto process = read_process(request);
     if (!process) return process.error();
     auto id = id_of(coordinator, *process);
     if (!id) return id.error();
 
     coordinator.membership().add(*id, *process, coordinator.clock().now());
+    coordinator.worker_connected(*id, connection);
     log_info(fmt::format("worker {} registered: pid {} on host {} at {}, {} bytes, version {}", id->value,
                          process->process_id, process->host, process->endpoint, process->memory_bytes,
                          request.version()));
@@ -59,7 +61,7 @@ Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator,
     wire::RegisterWorkerReply reply;
     reply.set_worker(id->value);
     reply.set_heartbeat_ms(static_cast<std::uint32_t>(coordinator.options().heartbeat.count()));
-    *reply.mutable_membership() = to_wire(coordinator.membership().grid());
+    *reply.mutable_membership() = to_wire(coordinator.membership(), coordinator.lead().term());
     return reply;
 }
 

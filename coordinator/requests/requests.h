@@ -22,8 +22,10 @@ void open_sequence(Coordinator& coordinator, const wire::OpenSequenceRequest& re
 void fork_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call);
 void close_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call);
 
-// From workers. The same incarnation gets the same id.
-Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator, const wire::RegisterWorkerRequest& request);
-Result<wire::HeartbeatReply> heartbeat(Coordinator& coordinator, const wire::HeartbeatRequest& request);
+// From workers, over a connection whose end says that the worker may be dead. The same incarnation gets the same id.
+Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator, const wire::RegisterWorkerRequest& request,
+                                                  comm::ConnectionId connection);
+Result<wire::HeartbeatReply> heartbeat(Coordinator& coordinator, const wire::HeartbeatRequest& request,
+                                       comm::ConnectionId connection);
 
 }  // namespace kvgrid::coordinator

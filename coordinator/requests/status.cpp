@@ -13,7 +13,8 @@ wire::WorkerStatus status_of(const Worker& worker, int rank) {
     status.set_endpoint(worker.process.endpoint);
     status.set_host(worker.process.host);
     status.set_process_id(worker.process.process_id);
-    status.set_alive(worker.alive);
+    status.set_alive(worker.alive());
+    status.set_draining(worker.said.draining);
     status.set_memory_bytes(worker.process.memory_bytes);
     status.set_http_endpoint(worker.said.http_endpoint);
     for (const PoolOccupancy& pool : worker.said.pools) *status.add_models() = to_wire(pool);
@@ -39,6 +40,9 @@ Result<wire::StatusReply> status(Coordinator& coordinator, const wire::StatusReq
     }
     reply.set_version(kVersion);
     reply.set_http_endpoint(coordinator.http_endpoint());
+    reply.set_last_loss(membership.last_loss());
+    reply.set_reconciliations(coordinator.stocktaking().counts().runs);
+    reply.set_differences(coordinator.stocktaking().counts().total());
     reply.set_expected_workers(static_cast<std::uint32_t>(membership.options().expected_workers));
     return reply;
 }

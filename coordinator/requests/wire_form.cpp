@@ -21,16 +21,20 @@ wire::SequenceReply to_wire(const SequenceRecord& record) {
     return reply;
 }
 
-wire::Membership to_wire(const Grid& grid) {
-    wire::Membership membership;
-    membership.set_generation(grid.generation.value);
-    for (const Member& member : grid.members) {
-        wire::Member& entry = *membership.add_members();
+wire::Membership to_wire(const Membership& membership, std::uint64_t term) {
+    wire::Membership message;
+    message.set_generation(membership.grid().generation.value);
+    message.set_lost(membership.lost());
+    message.set_term(term);
+    for (const Member& member : membership.grid().members) {
+        wire::Member& entry = *message.add_members();
         entry.set_worker(member.worker.value);
         entry.set_endpoint(member.process.endpoint);
         entry.set_mpi_rank(member.process.mpi_rank);
+        entry.set_host(member.process.host);
+        entry.set_process_id(member.process.process_id);
     }
-    return membership;
+    return message;
 }
 
 wire::Occupancy to_wire(const PoolOccupancy& pool) {

@@ -59,6 +59,14 @@ constexpr std::array kSettings{
             "kernel threads; 0: this host's cores shared among its workers", 0, 1024},
     Setting{"worker.operation_timeout_ms", "KVGRID_WORKER_OPERATION_TIMEOUT_MS", "--operation-timeout-ms", "60000",
             number, "how long ranks wait for one another", 1, kHourMs},
+    Setting{"worker.step_idle_timeout_ms", "KVGRID_WORKER_STEP_IDLE_TIMEOUT_MS", "--step-idle-timeout-ms", "60000",
+            number, "abort a step of which no call has come for this long; 0: never", 0, 24 * kHourMs},
+    Setting{
+        "worker.unsent_max", "KVGRID_WORKER_UNSENT_MAX", "--unsent-max", "512MiB", size,
+        "disconnect a client that leaves more than this of its answers unread; all clients together: twice as much"},
+    Setting{"worker.drain_timeout_ms", "KVGRID_WORKER_DRAIN_TIMEOUT_MS", "--drain-timeout-ms", "10000", number,
+            "after SIGTERM or SIGINT: how long the grid's open steps may take to end; a second signal ends at once", 0,
+            kHourMs},
     Setting{"worker.log_level", "KVGRID_WORKER_LOG_LEVEL", "--log-level", "info", log_level,
             "lowest level that is logged: debug, info, warn or error"},
 };

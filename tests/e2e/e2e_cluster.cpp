@@ -14,11 +14,13 @@ const std::vector<std::string> kDefects{"ERROR: AddressSanitizer", "WARNING: Thr
 
 }  // namespace
 
-E2eCluster::E2eCluster(int workers) : directory_(cli::TemporaryDirectory::make().value()) {
+E2eCluster::E2eCluster(int workers, const std::vector<std::string>& worker_arguments)
+    : directory_(cli::TemporaryDirectory::make().value()) {
     cluster_.emplace(cli::LocalCluster::start({.workers = workers,
                                                .memory_bytes_per_worker = kMemoryBytes,
                                                .threads_per_worker = 1,
                                                .state_dir = directory_.path(),
+                                               .worker_arguments = worker_arguments,
                                                .interrupted = {}})
                          .value());
     client_.emplace(Client::connect(cluster_->endpoint()).value());

@@ -18,7 +18,7 @@ inline constexpr std::uint64_t kMemoryBytes = std::uint64_t{256} << 20;  // of e
 // written a sanitizer's report into its log.
 class E2eCluster {
   public:
-    explicit E2eCluster(int workers);
+    explicit E2eCluster(int workers, const std::vector<std::string>& worker_arguments = {});
     ~E2eCluster();
 
     Client& client() { return *client_; }

@@ -7,10 +7,12 @@
 
 #include <csignal>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "client/cli/local/process_scan.h"
 #include "client/cli/local/text_file.h"
+#include "tests/e2e/counting_sequence.h"
 #include "tests/e2e/e2e_cluster.h"
 
 namespace kvgrid::e2e {
@@ -50,6 +52,24 @@ TEST(LocalCluster, StopLeavesNoProcessAndNoFile) {
     EXPECT_TRUE(cli::processes_naming(mark).empty());
     EXPECT_FALSE(std::filesystem::exists(mark));
     EXPECT_TRUE(cluster.stop());
+}
+
+// Longer than processes get that have nothing to wait for.
+TEST(LocalCluster, StopWaitsForAStepThatIsOpen) {
+    auto cluster = cli::LocalCluster::start({.workers = 2, .state_dir = {}, .interrupted = {}}).value();
+    auto client = Client::connect(cluster.endpoint()).value();
+    CountingSequence counting(client, client.open(client.register_model(counting_spec(), {}).value()).value());
+    auto step = counting.begin();
+    ASSERT_TRUE(step);
+
+    auto stopped = std::async(std::launch::async, [&] { return cluster.stop(); });
+    ASSERT_EQ(stopped.wait_for(4s), std::future_status::timeout);
+    const Status finished = counting.finish(*std::move(step));
+
+    EXPECT_TRUE(finished) << finished.error().to_string();
+    const Status done = stopped.get();
+    EXPECT_TRUE(done) << done.error().to_string();
+    counting.sequence().release();
 }
 
 TEST(LocalCluster, AKilledParentLeavesNoProcess) {

@@ -19,8 +19,8 @@ namespace {
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
-constexpr auto kWorkersTimeout = 3s;  // of the workers, asked by us
-constexpr auto kStopTimeout = 5s;     // of mpirun, which asks them once more, and of the coordinator
+constexpr auto kEndTimeout = 3s;   // of the workers, when they have drained
+constexpr auto kStopTimeout = 5s;  // of mpirun, which asks them once more, and of the coordinator
 constexpr auto kKillTimeout = 2s;
 constexpr auto kPollInterval = 10ms;
 constexpr auto kConnectTimeout = 500ms;  // of one attempt; between two of them the programs are looked at
@@ -123,20 +123,23 @@ Status LocalCluster::start_workers() {
     if (as_root) log_info("running as root: mpirun is told that this is meant");
 
     const std::filesystem::path& sockets = sockets_->path();
-    const std::vector<std::string> worker{*program,
-                                          "--coordinator",
-                                          endpoint_,
-                                          "--listen",
-                                          "unix:" + (sockets / "worker-%r.sock").string(),
-                                          "--http-listen",
-                                          kHttpListen,
-                                          "--memory",
-                                          std::to_string(options_.memory_bytes_per_worker),
-                                          "--threads",
-                                          std::to_string(options_.threads_per_worker),
-                                          "--log-level",
-                                          options_.log_level,
-                                          "--exit-with-parent"};
+    std::vector<std::string> worker{*program,
+                                    "--coordinator",
+                                    endpoint_,
+                                    "--listen",
+                                    "unix:" + (sockets / "worker-%r.sock").string(),
+                                    "--http-listen",
+                                    kHttpListen,
+                                    "--memory",
+                                    std::to_string(options_.memory_bytes_per_worker),
+                                    "--threads",
+                                    std::to_string(options_.threads_per_worker),
+                                    "--drain-timeout-ms",
+                                    std::to_string(options_.drain_timeout.count()),
+                                    "--log-level",
+                                    options_.log_level,
+                                    "--exit-with-parent"};
+    worker.insert(worker.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
     const MpirunJob job{.mpirun = *mpirun, .rank_count = options_.workers, .program = worker, .temporary = sockets};
     auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
                                       .environment = mpirun_environment(job, as_root),
@@ -213,7 +216,8 @@ Status LocalCluster::stop() {
     std::string killed;
     // Workers first: they need not find out that their coordinator has gone.
     ask_workers_to_end();
-    if (workers_ && !workers_->wait_until(deadline_in(kWorkersTimeout))) workers_->signal_group(SIGTERM);
+    if (workers_ && !workers_->wait_until(deadline_in(options_.drain_timeout + kEndTimeout)))
+        workers_->signal_group(SIGTERM);
     if (workers_ && !workers_->wait_until(deadline_in(kStopTimeout))) killed += " mpirun";
     workers_.reset();  // kills
     if (coordinator_) coordinator_->signal_group(SIGTERM);

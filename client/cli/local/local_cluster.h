@@ -23,8 +23,10 @@ struct LocalClusterOptions {
     int threads_per_worker = 0;       // 0: this host's cores shared among the workers
     std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
+    std::chrono::milliseconds drain_timeout{10'000};  // for steps that are open when it is stopped
     std::string log_level = "info";                   // of the programs
     std::vector<std::string> listen;                  // where the coordinator listens besides its Unix-domain socket
+    std::vector<std::string> worker_arguments;        // of kvgrid-worker, beside the usual ones
     // Told when the coordinator listens; the workers are not there yet. May be empty.
     std::function<void(const LocalCluster&)> on_listening;
     std::function<bool()> interrupted;  // asked while waiting; may be empty
@@ -66,8 +68,8 @@ class LocalCluster {
     // The last lines of both logs.
     std::string log_ends() const;
 
-    // Asks all to end, and kills after some seconds whoever has not. An error says what had to be killed or is still there. Further calls do
-    // nothing.
+    // Asks all to end, waits for steps that are open (`drain_timeout`), and kills some seconds later whoever has not ended. An error says
+    // what had to be killed or is still there. Further calls do nothing.
     Status stop();
 
   private:

@@ -136,6 +136,11 @@ void FakeCluster::set_status(std::uint64_t generation, const std::string& lead_e
     reply.set_ready(!lead_endpoint.empty());
     reply.set_lead_endpoint(lead_endpoint);
     if (lead_endpoint.empty()) reply.set_not_ready_because("waiting for worker 2 of 3");
+    auto& worker = *reply.add_workers();
+    worker.set_worker(kLeadWorker);
+    worker.set_process_id(77);
+    worker.set_host("x");
+    worker.set_alive(true);
     coordinator.reply(MessageType::status, MessageType::status_reply, reply);
 }
 

@@ -63,6 +63,8 @@ struct FakeCluster {
     void set_status(std::uint64_t generation, const std::string& lead_endpoint);  // "": not ready
     Client connect(std::chrono::milliseconds timeout = std::chrono::seconds(10));
 
+    static constexpr std::uint64_t kLeadWorker = 9;  // pid 77 on host x
+
     FakeServer coordinator;
     FakeServer lead;
 };

@@ -60,6 +60,36 @@ TEST_F(Recovery, AReadIsRepeatedWhenItsConnectionBreaks) {
     EXPECT_TRUE(read.get());
 }
 
+TEST_F(Recovery, ACallToALeadThatTheCoordinatorFindsDeadEndsAndNamesIt) {
+    cluster.lead.hang(MessageType::truncate);
+    auto call = std::async(std::launch::async, [&] { return sequence.truncate(0); });
+    cluster.lead.wait_for(MessageType::truncate, 1);
+    wire::StatusReply status;
+    status.set_generation(5);
+    status.set_not_ready_because("worker 9 (rank 0, pid 77 on host x) has not been heard of for 2.0 s");
+    cluster.coordinator.reply(MessageType::status, MessageType::status_reply, status);
+    EXPECT_EQ(call.wait_for(1s), std::future_status::timeout) << "not ready is not dead";
+    status.add_workers()->set_worker(cluster.kLeadWorker);
+    cluster.coordinator.reply(MessageType::status, MessageType::status_reply, status);
+
+    const Error error = call.get().error();
+    EXPECT_EQ(error, Errc::peer_lost);
+    EXPECT_EQ(error.message, "worker 9 (rank 0, pid 77 on host x) has not been heard of for 2.0 s");
+}
+
+TEST_F(Recovery, ACallWhoseLeadDiesNamesIt) {
+    cluster.lead.hang(MessageType::truncate);
+    auto call = std::async(std::launch::async, [&] { return sequence.truncate(0); });
+    cluster.lead.wait_for(MessageType::truncate, 1);
+    cluster.lead.stop();
+
+    const Error error = call.get().error();
+    EXPECT_EQ(error, Errc::unavailable);
+    EXPECT_NE(error.message.find("worker 9 (rank 0, pid 77 on host x), which leads the grid: "), error.message.npos)
+        << error.message;
+    EXPECT_NE(error.message.find("the connection broke"), error.message.npos) << error.message;
+}
+
 TEST_F(Recovery, AReadWaitsForAGridThatIsBeingFormed) {
     cluster.set_status(5, "");
     cluster.lead.stop();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <fstream>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "comm/wire/messages.h"
@@ -133,6 +134,126 @@ TEST_F(HostilePeer, AReaderThatDoesNotReadIsDisconnected) {
 
     disconnected.get_future().wait();
     EXPECT_EQ(server.connection_count(), 0);
+}
+
+TEST_F(HostilePeer, NothingMoreIsReadFromAPeerWhileItsAnswersWait) {
+    constexpr std::size_t kAnswerBytes = 1 << 20;
+    constexpr int kRequests = 50;
+    std::atomic<int> handled = 0;
+    Server server(server_io,
+                  {[&](Request, Responder responder) {
+                       ++handled;
+                       responder.reply(MessageType::layer_reply, "", payload_of(kAnswerBytes, 1));
+                   },
+                   {}},
+                  {.unsent_bytes_pause = kAnswerBytes});
+    RawPeer peer(*server.listen({.path = folder.path() + "/s"}));
+    for (std::uint64_t i = 1; i <= kRequests; ++i) peer.send({.type = MessageType::layer, .request = i});
+
+    int most_waiting = 0;
+    for (int read = 0; read < kRequests; ++read) {
+        most_waiting = std::max(most_waiting, handled - read);
+        ASSERT_TRUE(peer.read_frame()) << read;
+    }
+
+    EXPECT_EQ(handled, kRequests);
+    EXPECT_LE(most_waiting, 4);  // one at the pause, one beyond it, and what the sockets hold: less than two
+}
+
+TEST_F(HostilePeer, WhenAllAnswersAreTooManyTheSlowestReaderGoes) {
+    std::promise<ConnectionId> disconnected;
+    std::promise<void> first_has_most;
+    int handled = 0;
+    Server server(server_io,
+                  {[&](Request, Responder responder) {
+                       responder.reply(MessageType::layer_reply, "", payload_of(1 << 20, 1));
+                       if (++handled == 8) first_has_most.set_value();
+                   },
+                   [&, told = false](ConnectionId connection) mutable {
+                       if (!std::exchange(told, true)) disconnected.set_value(connection);
+                   }},
+                  {.unsent_bytes_total_max = 10 << 20});
+    const auto endpoint = server.listen({.path = folder.path() + "/s"});
+    RawPeer first(*endpoint), second(*endpoint);
+    for (std::uint64_t i = 1; i <= 8; ++i) first.send({.type = MessageType::layer, .request = i});
+    first_has_most.get_future().wait();
+
+    for (std::uint64_t i = 1; i <= 6; ++i) second.send({.type = MessageType::layer, .request = i});
+
+    EXPECT_EQ(disconnected.get_future().get(), 1u);
+    for (int i = 0; i < 6; ++i) EXPECT_TRUE(second.read_frame()) << i;
+}
+
+TEST_F(HostilePeer, NothingMoreIsReadFromAPeerWhileItsRequestsHoldMuch) {
+    constexpr std::size_t kRequestBytes = 1 << 20;
+    std::vector<Responder> waiting;
+    int came = 0;
+    std::promise<void> two_came;
+    Server server(server_io,
+                  {[&](Request, Responder responder) {
+                       waiting.push_back(std::move(responder));
+                       if (++came == 2) two_came.set_value();
+                   },
+                   {}},
+                  {.request_bytes_in_flight_max = 2 * kRequestBytes});
+    RawPeer peer(*server.listen({.path = folder.path() + "/s"}));
+    const std::string body(kRequestBytes, 'p');
+    auto sender = std::async(std::launch::async, [&] {
+        for (std::uint64_t i = 1; i <= 6; ++i)
+            peer.send({.type = MessageType::layer, .request = i, .payload_bytes = kRequestBytes}, body);
+    });
+    two_came.get_future().wait();
+
+    for (std::uint64_t i = 1; i <= 6; ++i) {
+        std::promise<std::size_t> most;
+        server_io.post([&] {
+            most.set_value(waiting.size());
+            if (!waiting.empty()) waiting.front().reply(MessageType::layer_reply, {});
+            if (!waiting.empty()) waiting.erase(waiting.begin());
+        });
+        EXPECT_LE(most.get_future().get(), 2u);
+        ASSERT_EQ(peer.read_frame()->header.request, i);
+        if (i == 6) break;
+        // The next one may still be on its way.
+        std::promise<void> there;
+        const auto poll = server_io.every(milliseconds(1), [&, told = false]() mutable {
+            if (!waiting.empty() && !std::exchange(told, true)) there.set_value();
+        });
+        there.get_future().wait();
+    }
+}
+
+// Many connections that each stay below their own bound share this one.
+TEST_F(HostilePeer, EachPeerHasOneRequestUnderWayWhileAllOfThemHoldMuch) {
+    std::vector<Responder> waiting;
+    std::map<ConnectionId, int> under_way;
+    Server server(server_io,
+                  {[&](Request request, Responder responder) {
+                       EXPECT_EQ(++under_way[request.connection], 1);
+                       waiting.push_back(std::move(responder));
+                   },
+                   {},
+                   [&](const Answered&) { under_way.clear(); }},
+                  {.request_bytes_total_max = 1});
+    const auto endpoint = server.listen({.path = folder.path() + "/s"});
+    RawPeer one(*endpoint), other(*endpoint);
+    for (RawPeer* peer : {&one, &other}) {
+        for (std::uint64_t i = 1; i <= 3; ++i)
+            peer->send({.type = MessageType::layer, .request = i, .payload_bytes = 4}, "body");
+    }
+
+    for (int round = 0; round < 3; ++round) {
+        std::promise<void> both_there;
+        const auto poll = server_io.every(milliseconds(1), [&, told = false]() mutable {
+            if (waiting.size() == 2 && !std::exchange(told, true)) both_there.set_value();
+        });
+        both_there.get_future().wait();
+        server_io.post([&] {
+            for (Responder& responder : std::exchange(waiting, {})) responder.reply(MessageType::layer_reply, {});
+        });
+        EXPECT_TRUE(one.read_frame());
+        EXPECT_TRUE(other.read_frame());
+    }
 }
 
 TEST_F(HostilePeer, AReaderThatTakesNothingInTimeIsDisconnected) {

@@ -1,6 +1,7 @@
 #include "tests/unit/comm/rpc_harness.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -84,6 +85,9 @@ RawPeer::RawPeer(const Endpoint& server) : fd_(::socket(server.is_unix() ? AF_UN
     const int result =
         server.is_unix() ? ::connect(fd_, generic(local), sizeof local) : ::connect(fd_, generic(tcp), sizeof tcp);
     EXPECT_EQ(result, 0) << std::strerror(errno);
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 }
 
 RawPeer::RawPeer(int fd) : fd_(fd) {}
@@ -123,6 +127,11 @@ std::optional<Frame> RawPeer::read_frame() {
 bool RawPeer::is_closed() {
     std::byte byte;
     return ::recv(fd_, &byte, 1, 0) <= 0;
+}
+
+bool RawPeer::is_cut_off() const {
+    pollfd state{.fd = fd_, .events = POLLRDHUP, .revents = 0};
+    return ::poll(&state, 1, 0) == 1 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 RawListener::RawListener() : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {

@@ -53,6 +53,7 @@ class RawPeer {
     void send(const FrameHeader& header, std::string_view body = {});
     std::optional<Frame> read_frame();  // nothing: the other side has closed
     bool is_closed();                   // waits for it; false if more bytes came
+    bool is_cut_off() const;            // whether the other side has closed by now, whatever is still to be read
 
   private:
     int fd_;

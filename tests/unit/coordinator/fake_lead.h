@@ -12,7 +12,7 @@
 namespace kvgrid::coordinator {
 
 // Stands for a grid's lead: answers grid_* requests as told, and remembers them. A new model gets the bytes that were asked for; all
-// else succeeds.
+// else succeeds. It holds what it was given in the generation that it was asked in last, and says so when asked for an inventory.
 class FakeLead {
   public:
     FakeLead(comm::IoThread& io, const std::string& endpoint)
@@ -32,6 +32,17 @@ class FakeLead {
         rules_.clear();
         for (auto& [frame, responder] : kept_) answer(frame, responder);
         kept_.clear();
+    }
+
+    // What the grid holds, to be changed behind the coordinator's back.
+    template <class Change>
+    void change_held(Change change) {
+        std::lock_guard lock(mutex_);
+        change(held_);
+    }
+    wire::GridInventoryReply held() {
+        std::lock_guard lock(mutex_);
+        return held_;
     }
 
     // The messages of this type that have come, once there are `count` of them or ten seconds have passed.
@@ -76,16 +87,56 @@ class FakeLead {
         came_.notify_all();
     }
 
-    static void answer(const comm::Frame& frame, comm::Responder& responder) {
-        if (frame.header.type != comm::MessageType::grid_add_model) {
-            return responder.reply(comm::MessageType::empty, comm::pack(wire::Empty{}));
+    void answer(const comm::Frame& frame, comm::Responder& responder) {
+        using enum comm::MessageType;
+        if (frame.header.generation > generation_) held_.Clear();
+        generation_ = std::max(generation_, frame.header.generation);
+        switch (frame.header.type) {
+            case grid_inventory:
+                return responder.reply(grid_inventory_reply, comm::pack(held_));
+            case grid_add_model: {
+                const auto model = comm::unpack<wire::GridAddModel>(frame).value();
+                *held_.add_models() = model;
+                wire::GridAddModelReply reply;
+                reply.set_pool_bytes_per_worker(model.pool_bytes_per_worker());
+                return responder.reply(grid_add_model_reply, comm::pack(reply));
+            }
+            case grid_open: {
+                const auto open = comm::unpack<wire::GridOpen>(frame).value();
+                hold(open.sequence(), open.model());
+                break;
+            }
+            case grid_fork: {
+                const auto fork = comm::unpack<wire::GridFork>(frame).value();
+                const wire::GridInventoryReply before = held_;
+                for (const auto& sequence : before.sequences()) {
+                    if (sequence.sequence() == fork.source()) hold(fork.target(), sequence.model());
+                }
+                break;
+            }
+            case grid_close: {
+                const auto close = comm::unpack<wire::GridClose>(frame).value();
+                auto& sequences = *held_.mutable_sequences();
+                for (int i = sequences.size() - 1; i >= 0; --i) {
+                    if (sequences[i].sequence() == close.sequence()) sequences.DeleteSubrange(i, 1);
+                }
+                break;
+            }
+            default:
+                break;
         }
-        wire::GridAddModelReply reply;
-        reply.set_pool_bytes_per_worker(comm::unpack<wire::GridAddModel>(frame)->pool_bytes_per_worker());
-        responder.reply(comm::MessageType::grid_add_model_reply, comm::pack(reply));
+        responder.reply(empty, comm::pack(wire::Empty{}));
+    }
+
+    void hold(std::uint64_t sequence, std::uint64_t model) {
+        auto& held = *held_.add_sequences();
+        held.set_sequence(sequence);
+        held.set_model(model);
     }
 
     std::mutex mutex_;
+    wire::GridInventoryReply held_;
+    std::uint64_t generation_ = 0;
     std::condition_variable came_;
     std::map<comm::MessageType, Rule> rules_;
     std::map<comm::MessageType, std::vector<comm::Frame>> frames_;

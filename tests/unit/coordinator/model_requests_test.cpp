@@ -138,6 +138,7 @@ TEST_F(ModelRequests, ANewGenerationGetsAllModelsBeforeItIsReady) {
     lead.keep_silent(MessageType::grid_add_model);
     form_grid(201);
     EXPECT_EQ(status().generation(), 2u);
+    lead.wait_for<wire::GridAddModel>(MessageType::grid_add_model, 3);
     EXPECT_EQ(status().not_ready_because(), "model a is being added to generation 2");
     EXPECT_TRUE(sequences().empty()) << "they were in the memory of the old grid";
     EXPECT_EQ(open(a.model()).error(), Errc::unavailable);
@@ -156,6 +157,7 @@ TEST_F(ModelRequests, ANewGenerationGetsAllModelsBeforeItIsReady) {
 TEST_F(ModelRequests, AModelThatTheNewGridDoesNotTakeIsTheReasonWhyItIsNotReady) {
     ASSERT_TRUE(register_model(small_spec()));
     restart();
+    lead.change_held([](auto& held) { held.Clear(); });
     lead.refuse(MessageType::grid_add_model, {Errc::no_room, "worker 2 has 5 bytes"});
     heartbeats();
     lead.wait_for<wire::GridAddModel>(MessageType::grid_add_model, 2);

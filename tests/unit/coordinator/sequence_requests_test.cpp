@@ -15,6 +15,7 @@ class SequenceRequests : public ClusterTest {
   protected:
     SequenceRequests() {
         form_grid();
+        wait_until_ready();
         model = register_model(small_spec(), 8 << 20).value().model();
     }
 
@@ -140,22 +141,6 @@ TEST_F(SequenceRequests, ClosingWhatNobodyWasGivenIsTriedUntilItIsDone) {
         heartbeats();
     }
     EXPECT_EQ(catalogued_sequence_count(), 0u);
-}
-
-TEST_F(SequenceRequests, ACoordinatorThatDiedWhileOpeningClosesWhatNobodyWasGiven) {
-    lead.keep_silent(MessageType::grid_open);
-    wire::OpenSequenceRequest request;
-    request.set_model(model);
-    channel->call(MessageType::open_sequence, 0, comm::pack(request), {}, deadline_in(20s), [](Result<comm::Frame>) {});
-    ASSERT_EQ(lead.wait_for<wire::GridOpen>(MessageType::grid_open, 1).size(), 1u);
-
-    restart();
-    EXPECT_TRUE(sequences().empty());
-    EXPECT_EQ(catalogued_sequence_count(), 1u);
-    heartbeats();
-    wait_until_ready();
-    heartbeats();
-    expect_closed_and_forgotten(1);
 }
 
 // A process may not write files beyond RLIMIT_FSIZE: the nearest thing to a full disk.

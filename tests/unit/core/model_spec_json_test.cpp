@@ -60,6 +60,9 @@ TEST(ModelSpecJson, FieldsThatAreNotThereHaveTheirDefaults) {
     EXPECT_EQ(spec.dtype, Dtype::f16);
     EXPECT_EQ(spec.scale, 0.125);
     EXPECT_EQ(spec.logit_soft_cap, 0);
+    EXPECT_FALSE(spec.allows_non_finite);
+    EXPECT_FALSE(parsed(json_with(R"("non_finite":"refuse")")).allows_non_finite);
+    EXPECT_TRUE(parsed(json_with(R"("non_finite":"allow")")).allows_non_finite);
     EXPECT_EQ(kv_layer_of(spec), (std::vector<int>{0, 1, 2, 3}));
     EXPECT_EQ(windows_of(spec), (std::vector<std::int64_t>{0, 0, 0, 0}));
     EXPECT_EQ(sinks_of(spec), (std::vector<std::int64_t>{0, 0, 0, 0}));
@@ -130,6 +133,8 @@ TEST(ModelSpecJson, WrongValuesAreRefusedWithFieldValueAndRule) {
         {R"("scale":"1")", "scale is \"1\": must be a number"},
         {R"("scale":0)", "scale is 0: must be finite and above 0"},
         {R"("logit_soft_cap":null)", "logit_soft_cap is null: must be a number"},
+        {R"("non_finite":"ignore")", "non_finite is \"ignore\": must be \"refuse\" or \"allow\""},
+        {R"("non_finite":true)", "non_finite is true: must be a string"},
     };
     for (const auto& [more, message] : cases) EXPECT_EQ(refusal_of(json_with(more)), message);
     EXPECT_EQ(refusal_of(R"({"name":7})"), "name is 7: must be a string");
@@ -194,6 +199,7 @@ ModelSpec random_spec(std::mt19937_64& random) {
         spec.scale = std::bit_cast<double>(random() >> 1);
     } while (!std::isfinite(spec.scale) || spec.scale == 0);
     spec.logit_soft_cap = std::uniform_real_distribution(0., 100.)(random) * static_cast<double>(below(2));
+    spec.allows_non_finite = below(2) == 0;
     return spec;
 }
 

@@ -44,7 +44,8 @@ TEST(OperationWire, EveryKindComesBack) {
         InspectSequence{SequenceId{4}},
         ReportOccupancy{},
         StartTrace{3, std::chrono::milliseconds(500), 100},
-        TakeTrace{}};
+        TakeTrace{},
+        TakeInventory{}};
     std::uint64_t number = 40;
     for (const OperationBody& body : bodies) {
         const Operation sent{++number, body, comm::Payload::own(std::vector<std::byte>(3))};
