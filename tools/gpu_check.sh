@@ -17,7 +17,7 @@ cd "$root"
 say "configure"
 cmake --preset gpu -B "$build" >"$build.configure.log" 2>&1 || { cat "$build.configure.log"; exit 1; }
 say "build"
-time cmake --build "$build" --parallel --target device_plan_test gpu_kernels_test gpu_decode_bench gpu_pages_bench | tail -n 5
+time cmake --build "$build" --parallel --target device_plan_test gpu_kernels_test gpu_decode_bench gpu_pages_bench gpu_prefill_bench | tail -n 5
 
 say "device"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
@@ -36,4 +36,5 @@ fi
 say "benchmark"
 timeout "${BENCH_SECONDS:-300}" "$build/bin/gpu_decode_bench" || status=1
 timeout 60 "$build/bin/gpu_pages_bench" || status=1
+timeout 120 "$build/bin/gpu_prefill_bench" || status=1
 exit $status

@@ -53,6 +53,8 @@ const Variant* find_variant(const DecodeShape& shape, Dtype dtype) {
     return nullptr;
 }
 
+constexpr int kChunkHeadDim = 128;
+
 void require(bool kept, const std::string& rule) {
     if (!kept) throw std::invalid_argument("decode: " + rule);
 }
@@ -134,6 +136,8 @@ const char* name_of(DecodePath path) {
             return "one pass";
         case DecodePath::several_passes:
             return "several passes";
+        case DecodePath::chunks:
+            return "chunks";
         case DecodePath::general:
             return "general";
     }
@@ -141,7 +145,10 @@ const char* name_of(DecodePath path) {
 }
 
 DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
-    if (find_variant(shape, dtype) == nullptr) return DecodePath::general;
+    if (find_variant(shape, dtype) == nullptr) {
+        const bool is_chunk = shape.query_count_max > kQueriesMax && shape.heads.head_dim == kChunkHeadDim;
+        return is_chunk ? DecodePath::chunks : DecodePath::general;
+    }
     return shape.units_per_stream() == 1 ? DecodePath::one_pass : DecodePath::several_passes;
 }
 
@@ -157,21 +164,24 @@ void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
 DecodePath decode(const Decode& work, Stream stream) {
     check_numbers(work);
     check_memory(work);
-    const DecodePath path = path_of(work.shape, work.dtype);
+    const DecodePath path = work.only_general ? DecodePath::general : path_of(work.shape, work.dtype);
     if (work.items.size == 0 || work.row_count == 0) return path;
-    const DecodeArguments arguments = arguments_of(work);
+    const GeneralDecode unscheduled{.shape = work.shape,
+                                    .is_f16 = work.dtype == Dtype::f16,
+                                    .arguments = arguments_of(work),
+                                    .items = work.items.data,
+                                    .lists = work.lists.data,
+                                    .item_count = static_cast<int>(work.items.size)};
     if (path == DecodePath::general) {
-        launch_decode_general({.shape = work.shape,
-                               .is_f16 = work.dtype == Dtype::f16,
-                               .arguments = arguments,
-                               .items = work.items.data,
-                               .lists = work.lists.data,
-                               .item_count = static_cast<int>(work.items.size)},
-                              stream);
+        launch_decode_general(unscheduled, stream);
+        return path;
+    }
+    if (path == DecodePath::chunks) {
+        (unscheduled.is_f16 ? launch_prefill<F16> : launch_prefill<Bf16>)(unscheduled, stream);
         return path;
     }
     check_schedule(work);
-    find_variant(work.shape, work.dtype)->launch(arguments, stream);
+    find_variant(work.shape, work.dtype)->launch(unscheduled.arguments, stream);
     return path;
 }
 

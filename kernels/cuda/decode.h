@@ -10,22 +10,23 @@
 
 namespace kvgrid::kernels {
 
-// How a decode call was computed; everything but `one_pass` is slower than it could be, and worth counting.
+// How a call was computed. `several_passes` and `general` are slower than they could be, and worth counting.
 enum class DecodePath {
-    one_pass,  // tensor cores; every page is read once
+    one_pass,        // tensor cores; every page is read once
     several_passes,  // tensor cores; more than 32 rows of a group (16 if head_dim is 256): pages are read once for each so many
-    general,  // no tensor cores: a head size without a kernel of its own, or more than 8 new tokens
+    chunks,          // tensor cores; more than 8 new tokens: pages are read once for each 128 rows of a group. Not split over SMs
+    general,         // no tensor cores: a head size, or a chunk, without a kernel of its own
 };
 const char* name_of(DecodePath path);
 
-// Attention of a few new tokens of each sequence over the pages of one shard, in GPU memory.
+// Attention of the new tokens of each sequence, a few or a chunk, over the pages of one shard, in GPU memory.
 //
 //   Shapes   q        [row_count, query_heads, head_dim]  in `dtype`
 //            rounded  [row_count, query_heads, head_dim]  in `dtype`; or empty
 //            partial  [row_count, query_heads, head_dim]  f32, normalised over the tokens of this shard; or empty
 //            lse      [row_count, query_heads]            f32, natural log of the softmax denominator; or empty
 //   Rule     as kernels/attention.h. Rows that no item names are untouched. Pages are as in DevicePageLayout.
-//   Schedule as schedule_decode made it of the same shape, items and lists; not read on the general path.
+//   Schedule as schedule_decode made it of the same shape, items and lists; not read for chunks and on the general way.
 //   Memory   workspace: decode_workspace_floats(), filled once by reset_decode_workspace(); each call leaves it as it found it. Calls that
 //            may run at the same time need one each.
 //   Async    queued on `stream`; buffers outlive the work queued there. May be captured in a graph.
@@ -34,7 +35,7 @@ const char* name_of(DecodePath path);
 //            What lies in device memory (items, lists, entries) cannot be checked.
 //   Cost     one_pass: every visible KV row once: tokens * kv_heads * 2 * row bytes / memory bandwidth, and some 5 us.
 //   Numbers  f32 accumulation; weights are rounded to `dtype` before they meet V. NaN and infinity of a token reach the rows that see it,
-//            and no others. The same schedule gives the same bits.
+//            and no others; in chunks, a NaN of V reaches all rows that share its tile. The same schedule gives the same bits.
 //   Waits    a block waits for partials of blocks of lower index, which the hardware has started before it.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); partials carry their own flags, as in NCCL's LL protocol.
 struct Decode {
@@ -54,6 +55,7 @@ struct Decode {
     DeviceSpan<float> partial;
     DeviceSpan<float> lse;
     DeviceSpan<float> workspace;
+    bool only_general = false;  // for comparisons: as if no other kernel were there
 };
 DecodePath decode(const Decode& work, Stream stream);
 

@@ -12,6 +12,20 @@ template <class Variant>
 struct WriteOutputs {
     DecodeOutputs outputs;
 
+    // The same for two dims, as the sums of wgmma lie.
+    __device__ __forceinline__ void take_pair(std::size_t output_row, int dim, float2 outcome, float origin,
+                                              float sum) const {
+        const float inverse = sum == 0 ? 0 : 1 / sum;
+        const float2 value = {outcome.x * inverse, outcome.y * inverse};
+        const std::size_t at = output_row * Variant::kHeadDim + dim;
+        if (outputs.rounded != nullptr) {
+            *reinterpret_cast<std::uint32_t*>(static_cast<std::uint16_t*>(outputs.rounded) + at) =
+                Variant::Element::pack(value.x, value.y);
+        }
+        if (outputs.partial != nullptr) *reinterpret_cast<float2*>(outputs.partial + at) = value;
+        if (outputs.lse != nullptr && dim == 0) outputs.lse[output_row] = lse_of(origin, sum);
+    }
+
     // output_row counts query heads: row * query_heads + head.
     __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
         const bool saw_nothing = piece.sum == 0;
@@ -24,9 +38,11 @@ struct WriteOutputs {
             *reinterpret_cast<uint2*>(static_cast<std::uint16_t*>(outputs.rounded) + at) = packed;
         }
         if (outputs.partial != nullptr) *reinterpret_cast<float4*>(outputs.partial + at) = value;
-        if (outputs.lse != nullptr && dim == 0) {
-            outputs.lse[output_row] = saw_nothing ? -CUDART_INF_F : CUDART_LN2_F * (piece.origin + log2f(piece.sum));
-        }
+        if (outputs.lse != nullptr && dim == 0) outputs.lse[output_row] = lse_of(piece.origin, piece.sum);
+    }
+
+    static __device__ __forceinline__ float lse_of(float origin, float sum) {
+        return sum == 0 ? -CUDART_INF_F : CUDART_LN2_F * (origin + log2f(sum));
     }
 };
 

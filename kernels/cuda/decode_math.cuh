@@ -2,8 +2,9 @@
 
 #include <math_constants.h>
 
-#include "kernels/cuda/decode_mask.cuh"
+#include "kernels/cuda/decode_ring.cuh"
 #include "kernels/cuda/decode_slots.cuh"
+#include "kernels/cuda/decode_unit.cuh"
 
 namespace kvgrid::kernels {
 
@@ -179,19 +180,14 @@ class UnitSums {
         }
     }
 
-    // tanh(x) = 1 - 2 / (e^2x + 1), within some 2^-22 of 1.
     static __device__ __forceinline__ void cap(const DecodeArguments& arguments,
                                                float (&scores)[Variant::kTiles][Variant::kRowTiles][4]) {
-        const float inner = 2 * CUDART_L2E_F * arguments.cap_inner;
 #pragma unroll
         for (auto& of_tokens : scores) {
 #pragma unroll
             for (auto& of_rows : of_tokens) {
 #pragma unroll
-                for (float& score : of_rows) {
-                    const float power = exp2_fast(score * inner);
-                    score = arguments.cap_outer * (1 - __fdividef(2, power + 1));
-                }
+                for (float& score : of_rows) score = capped(score, arguments);
             }
         }
     }

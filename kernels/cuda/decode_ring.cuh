@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/decode_variant.cuh"
 
 namespace kvgrid::kernels {
@@ -42,19 +43,6 @@ class Segments {
     int index_, page_;
     int end_index_, end_page_;
 };
-
-// Which tokens lie in a slice.
-struct SliceTokens {
-    std::int64_t first_token;  // order number of the slice's first slot
-    int count;                 // tokens held, from the first slot; 0 or less: none
-};
-
-// Where row `row` of a unit lies in q and in the outputs, counted in query heads.
-__device__ __forceinline__ std::size_t row_of_unit(const DecodeArguments& arguments, const DecodeUnit& unit, int row) {
-    const int at = unit.first_head + row;
-    const std::size_t query = static_cast<std::size_t>(unit.query_row + at / arguments.group);
-    return query * arguments.query_heads + unit.kv_head * arguments.group + at % arguments.group;
-}
 
 // One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
 // block take the slices in turn, counted through all units, so that each has as many as the others.

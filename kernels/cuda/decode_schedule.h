@@ -51,6 +51,9 @@ struct DecodeShape {
     constexpr int unit_rows() const {
         return rows_max() <= 8 ? 8 : (rows_max() <= 16 || heads.head_dim > 128 ? 16 : 32);
     }
+    // A chunk has units of its own, one to a block, and no schedule: prefill_kernel.cuh.
+    static constexpr int kChunkRows = 128;
+    constexpr int chunks_per_stream() const { return (rows_max() + kChunkRows - 1) / kChunkRows; }
     constexpr int units_per_stream() const { return (rows_max() + unit_rows() - 1) / unit_rows(); }
 };
 

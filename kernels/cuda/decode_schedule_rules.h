@@ -40,13 +40,14 @@ constexpr UnitPlace place_of_unit(const DecodeShape& shape, int unit) {
     return {stream / shape.heads.kv_heads, stream % shape.heads.kv_heads, unit % per_stream};
 }
 
-constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item, const PageList& list,
-                               const PageEntry* entries, const UnitPlace& place) {
+// Unit `place.tile` of those of unit_rows rows each.
+constexpr DecodeUnit make_unit_of(const DecodeShape& shape, int unit_rows, const DecodeItem& item, const PageList& list,
+                                  const PageEntry* entries, const UnitPlace& place) {
     const int group = shape.heads.group();
-    const int first_row = place.tile * shape.unit_rows();
+    const int first_row = place.tile * unit_rows;
     const int rows = item.query_count * group - first_row;
     DecodeUnit unit{};
-    unit.row_count = rows < 0 ? 0 : (rows < shape.unit_rows() ? rows : shape.unit_rows());
+    unit.row_count = rows < 0 ? 0 : (rows < unit_rows ? rows : unit_rows);
     if (unit.row_count == 0) return unit;
     unit.first_query = item.first_query + first_row / group;
     unit.window = item.window;
@@ -58,6 +59,11 @@ constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item,
     const std::int64_t newest = unit.first_query + (unit.first_head + unit.row_count - 1) / group;
     set_visible_pages(unit, entries + list.first, list.count, shape.strictly_earlier ? newest : newest + 1);
     return unit;
+}
+
+constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item, const PageList& list,
+                               const PageEntry* entries, const UnitPlace& place) {
+    return make_unit_of(shape, shape.unit_rows(), item, list, entries, place);
 }
 
 constexpr int unit_cost_of(std::int64_t page_count, int block_count) {

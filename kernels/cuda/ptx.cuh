@@ -69,6 +69,40 @@ __device__ __forceinline__ void bulk_copy(const BulkCopy& copy, std::uint32_t ba
         : "memory");
 }
 
+// The same for data that others read, too.
+__device__ __forceinline__ void bulk_copy(const BulkCopy& copy, std::uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(copy.target),
+        "l"(copy.source), "r"(copy.bytes), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Makes this thread's ordinary writes to shared memory visible to the tensor cores and the copy engine.
+__device__ __forceinline__ void shared_writes_fence() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Barriers 1 to 15 of a block, among the threads that name them. wait: arrives as well.
+__device__ __forceinline__ void named_barrier_wait(int barrier, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void named_barrier_arrive(int barrier, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Gives registers of a warp group back, or takes them.
+template <int kCount>
+__device__ __forceinline__ void give_back_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+template <int kCount>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+
 // Four 8x8 matrices of 16-bit elements; lane i names row i mod 8 of matrix i / 8.
 __device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -98,6 +132,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 // Element types of the tensor cores. multiply: c += a (16 x 16) * b (16 x 8). pack: two elements, the first in the low half.
 struct Bf16 {
+    static constexpr bool kIsF16 = false;
     // How far above the largest weight seen the origin of the exponents lies, in powers of two; and the largest weight allowed.
     static constexpr float kOriginBelowMaximum = 0;
 
@@ -119,6 +154,7 @@ struct Bf16 {
     }
 };
 struct F16 {
+    static constexpr bool kIsF16 = true;
     // f16 has no exponents to waste: weights begin at 2^7 and may grow by the lag of the maximum, so that those of 2^-21 of the largest
     // are still normal numbers.
     static constexpr float kOriginBelowMaximum = 7;

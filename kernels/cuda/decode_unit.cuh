@@ -1,8 +1,30 @@
 #pragma once
 
-#include "kernels/cuda/decode_ring.cuh"
+#include <math_constants.h>
+
+#include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace kvgrid::kernels {
+
+// Which tokens lie in a slice.
+struct SliceTokens {
+    std::int64_t first_token;  // order number of the slice's first slot
+    int count;                 // tokens held, from the first slot; 0 or less: none
+};
+
+// Where row `row` of a unit lies in q and in the outputs, counted in query heads.
+__device__ __forceinline__ std::size_t row_of_unit(const DecodeArguments& arguments, const DecodeUnit& unit, int row) {
+    const int at = unit.first_head + row;
+    const std::size_t query = static_cast<std::size_t>(unit.query_row + at / arguments.group);
+    return query * arguments.query_heads + unit.kv_head * arguments.group + at % arguments.group;
+}
+
+// soft_cap * tanh(scale * score / soft_cap) / scale, where there is a cap. tanh(x) = 1 - 2 / (e^2x + 1), within some 2^-22 of 1.
+__device__ __forceinline__ float capped(float score, const DecodeArguments& arguments) {
+    const float power = exp2_fast(score * (2 * CUDART_L2E_F * arguments.cap_inner));
+    return arguments.cap_outer * (1 - __fdividef(2, power + 1));
+}
 
 // Which slots of a slice the queries of a unit see. Query 0 is that of the unit's first row; slots count from the slice's first.
 struct SliceMask {
