@@ -12,10 +12,10 @@ namespace kvgrid::kernels {
 
 // How a call was computed. `several_passes` and `general` are slower than they could be, and worth counting.
 enum class DecodePath {
-    one_pass,        // tensor cores; every page is read once
+    one_pass,  // tensor cores; every page is read once
     several_passes,  // tensor cores; more than 32 rows of a group (16 if head_dim is 256): pages are read once for each so many
-    chunks,          // tensor cores; more than 8 new tokens: pages are read once for each 128 rows of a group. Not split over SMs
-    general,         // no tensor cores: a head size, or a chunk, without a kernel of its own
+    chunks,  // tensor cores; more than 8 new tokens: pages are read once for each 128 rows of a group. Not split over SMs
+    general,  // no tensor cores: a head size, or a chunk, without a kernel of its own
 };
 const char* name_of(DecodePath path);
 

@@ -31,7 +31,8 @@ struct PrefillVariant {
 struct PrefillShared {
     static constexpr int kStages = PrefillVariant<Bf16>::kStages;
     std::uint64_t k_full[kStages], v_full[kStages], k_free[kStages], v_free[kStages];
-    SliceTokens tokens[kStages][2];  // of the pages
+    SliceTokens tokens[kStages][2];  // of the pages; as long as K is there
+    int value_counts[kStages][2];    // tokens that they hold; as long as V is there
     DecodeUnit unit;
 };
 
@@ -67,6 +68,9 @@ class PrefillCopies {
             }
             copy(entries, 0, k_tile, shared_address(&shared_.k_full[turn.stage]));
             barrier_wait(shared_address(&shared_.v_free[turn.stage]), turn.parity ^ 1);
+            for (int page = 0; page < 2; ++page) {
+                shared_.value_counts[turn.stage][page] = static_cast<int>(entries[page].token_count);
+            }
             copy(entries, 1, k_tile + Variant::kTileBytes, shared_address(&shared_.v_full[turn.stage]));
         }
     }
@@ -138,8 +142,7 @@ class PrefillRows {
         multiply_keys(k_turn.stage);
         wgmma_wait<0>();
         hold_registers(scores_);
-        weigh(k_turn.stage);
-        leave(shared_.k_free, k_turn);
+        weigh(take_tokens(k_turn));
         pack_weights();
         for (int pair = 1; pair < pair_count; ++pair) {
             k_turn.next();
@@ -155,8 +158,7 @@ class PrefillRows {
             pass_turn_to(1 - group_);
             wgmma_wait<1>();
             hold_registers(scores_);
-            weigh(k_turn.stage);
-            leave(shared_.k_free, k_turn);
+            weigh(take_tokens(k_turn));
             wgmma_wait<0>();
             hold_registers(outcome_);
             leave(shared_.v_free, v_turn);
@@ -205,6 +207,16 @@ class PrefillRows {
         if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&barriers[turn.stage]));
     }
 
+    struct PairTokens {
+        SliceTokens first, second;
+    };
+    // What is still needed of a pair of pages whose K has been read.
+    __device__ __forceinline__ PairTokens take_tokens(const Turn& turn) const {
+        const PairTokens tokens = {shared_.tokens[turn.stage][0], shared_.tokens[turn.stage][1]};
+        leave(shared_.k_free, turn);
+        return tokens;
+    }
+
     __device__ __forceinline__ void multiply_keys(int stage) {
         const std::uint32_t k_tile = ring_ + stage * 2 * Variant::kTileBytes;
 #pragma unroll
@@ -229,12 +241,12 @@ class PrefillRows {
 
     // Slots without a token hold anything; a weight of 0 would not keep a NaN out. Both groups write the same zeros.
     __device__ __forceinline__ void clear_unused_values(int stage) const {
-        const SliceTokens(&tokens)[2] = shared_.tokens[stage];
-        if (tokens[0].count == kPageTokens && tokens[1].count == kPageTokens) return;
+        const int counts[2] = {shared_.value_counts[stage][0], shared_.value_counts[stage][1]};
+        if (counts[0] == kPageTokens && counts[1] == kPageTokens) return;
         std::byte* const v_tile = ring_memory_ + stage * 2 * Variant::kTileBytes + Variant::kTileBytes;
         const int chunk = threadIdx.x % 8;
         for (int token = static_cast<int>(threadIdx.x % 128) / 8; token < Variant::kTokens; token += 16) {
-            if (token % kPageTokens < tokens[token / kPageTokens].count) continue;
+            if (token % kPageTokens < (token < kPageTokens ? counts[0] : counts[1])) continue;
             for (int half = 0; half < 2; ++half) {
                 *reinterpret_cast<uint4*>(v_tile + half * Variant::kHalfBytes + token * 128 + chunk * 16) = {0, 0, 0,
                                                                                                              0};
@@ -245,13 +257,13 @@ class PrefillRows {
     }
 
     // Makes weights of the scores, and follows the maximum.
-    __device__ __forceinline__ void weigh(int stage) {
+    __device__ __forceinline__ void weigh(const PairTokens& tokens) {
         if (arguments_.cap_inner > 0) {
 #pragma unroll
             for (int index = 0; index < 64; ++index) scores_[index] = capped(scores_[index], arguments_);
         }
-        hide<0>(stage);
-        hide<1>(stage);
+        hide<0>(tokens.first);
+        hide<1>(tokens.second);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float highest = scores_[2 * half];
@@ -277,9 +289,8 @@ class PrefillRows {
     }
 
     template <int kPage>
-    __device__ __forceinline__ void hide(int stage) {
-        const SliceMask mask =
-            mask_of(shared_.unit, shared_.tokens[stage][kPage], arguments_.group, arguments_.strictly_earlier);
+    __device__ __forceinline__ void hide(const SliceTokens& tokens) {
+        const SliceMask mask = mask_of(shared_.unit, tokens, arguments_.group, arguments_.strictly_earlier);
         if (mask.sees_all(kPageTokens)) return;
 #pragma unroll
         for (int tile = 0; tile < kColumnTiles / 2; ++tile) {
