@@ -31,8 +31,12 @@ struct PrefillVariant {
 struct PrefillShared {
     static constexpr int kStages = PrefillVariant<Bf16>::kStages;
     std::uint64_t k_full[kStages], v_full[kStages], k_free[kStages], v_free[kStages];
-    SliceTokens tokens[kStages][2];  // of the pages; as long as K is there
-    int value_counts[kStages][2];    // tokens that they hold; as long as V is there
+    // Of the two pages, as long as K is there: what rows see of them, and whether any row does not see all.
+    SliceMask masks[kStages][2];
+    int hides[kStages];
+    // As long as V is there: the tokens that they hold, and whether there are slots without one.
+    int value_counts[kStages][2];
+    int has_unused[kStages];
     DecodeUnit unit;
 };
 
@@ -61,21 +65,36 @@ class PrefillCopies {
             const PageEntry entries[2] = {entry_at(2 * pair), entry_at(2 * pair + 1)};
             const std::uint32_t k_tile = ring_ + turn.stage * 2 * Variant::kTileBytes;
             barrier_wait(shared_address(&shared_.k_free[turn.stage]), turn.parity ^ 1);
-#pragma unroll
-            for (int page = 0; page < 2; ++page) {
-                shared_.tokens[turn.stage][page] = {entries[page].first_token,
-                                                    static_cast<int>(entries[page].token_count)};
-            }
+            describe_keys(turn.stage, entries);
             copy(entries, 0, k_tile, shared_address(&shared_.k_full[turn.stage]));
             barrier_wait(shared_address(&shared_.v_free[turn.stage]), turn.parity ^ 1);
-            for (int page = 0; page < 2; ++page) {
-                shared_.value_counts[turn.stage][page] = static_cast<int>(entries[page].token_count);
-            }
+            describe_values(turn.stage, entries);
             copy(entries, 1, k_tile + Variant::kTileBytes, shared_address(&shared_.v_full[turn.stage]));
         }
     }
 
   private:
+    __device__ void describe_keys(int stage, const PageEntry (&entries)[2]) const {
+        bool hides = false;
+#pragma unroll
+        for (int page = 0; page < 2; ++page) {
+            const SliceTokens tokens = {entries[page].first_token, static_cast<int>(entries[page].token_count)};
+            const SliceMask mask = mask_of(shared_.unit, tokens, arguments_.group, arguments_.strictly_earlier);
+            shared_.masks[stage][page] = mask;
+            hides |= !mask.sees_all(kPageTokens);
+        }
+        shared_.hides[stage] = hides;
+    }
+    __device__ void describe_values(int stage, const PageEntry (&entries)[2]) const {
+        bool has_unused = false;
+#pragma unroll
+        for (int page = 0; page < 2; ++page) {
+            shared_.value_counts[stage][page] = static_cast<int>(entries[page].token_count);
+            has_unused |= entries[page].token_count < kPageTokens;
+        }
+        shared_.has_unused[stage] = has_unused;
+    }
+
     // Behind the last page: one without tokens.
     __device__ PageEntry entry_at(int position) const {
         if (position >= shared_.unit.page_count) return {0, 0, 0};
@@ -111,21 +130,16 @@ class PrefillRows {
     static constexpr int kColumnTiles = Variant::kTokens / 8;
 
   public:
-    __device__ __forceinline__ PrefillRows(const DecodeArguments& arguments, PrefillShared& shared, std::byte* memory,
+    // `ring`: where the stages begin, behind q.
+    __device__ __forceinline__ PrefillRows(const DecodeArguments& arguments, PrefillShared& shared, std::uint32_t ring,
                                            int group)
-        : arguments_(arguments),
-          shared_(shared),
-          group_(group),
-          q_(shared_address(memory) + group * 64 * 128),
-          ring_memory_(memory + Variant::kTileBytes),
-          ring_(shared_address(ring_memory_)),
-          row_(group * 64 + static_cast<int>(threadIdx.x % 128) / 32 * 16 + static_cast<int>(threadIdx.x % 32) / 4) {
+        : arguments_(arguments), shared_(shared), group_(group), ring_(ring) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             origin_[half] = kNoMaximum;
             factor_[half] = 1;
             sum_[half] = 0;
-            query_[half] = (shared.unit.first_head + row_ + 8 * half) / arguments.group;
+            query_[half] = (shared.unit.first_head + first_row() + 8 * half) / arguments.group;
         }
     }
 
@@ -142,13 +156,14 @@ class PrefillRows {
         multiply_keys(k_turn.stage);
         wgmma_wait<0>();
         hold_registers(scores_);
-        weigh(take_tokens(k_turn));
+        finish_keys(k_turn);
+        weigh();
         pack_weights();
         for (int pair = 1; pair < pair_count; ++pair) {
             k_turn.next();
             wait_for(shared_.k_full, k_turn);
             wait_for(shared_.v_full, v_turn);
-            clear_unused_values(v_turn.stage);
+            if (shared_.has_unused[v_turn.stage]) clear_unused_values(v_turn.stage);
             named_barrier_wait(2 + group_, 256);
             hold_registers(scores_);
             hold_registers(outcome_);
@@ -158,7 +173,8 @@ class PrefillRows {
             pass_turn_to(1 - group_);
             wgmma_wait<1>();
             hold_registers(scores_);
-            weigh(take_tokens(k_turn));
+            finish_keys(k_turn);
+            weigh();
             wgmma_wait<0>();
             hold_registers(outcome_);
             leave(shared_.v_free, v_turn);
@@ -167,7 +183,7 @@ class PrefillRows {
             v_turn.next();
         }
         wait_for(shared_.v_full, v_turn);
-        clear_unused_values(v_turn.stage);
+        if (shared_.has_unused[v_turn.stage]) clear_unused_values(v_turn.stage);
         hold_registers(outcome_);
         wgmma_fence();
         multiply_values(v_turn.stage, pair_count > 1);
@@ -182,7 +198,7 @@ class PrefillRows {
             float sum = sum_[half];
             sum += __shfl_xor_sync(~0u, sum, 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
-            const int row = row_ + 8 * half;
+            const int row = first_row() + 8 * half;
             if (row >= shared_.unit.row_count) continue;
             const std::size_t output_row = row_of_unit(arguments_, shared_.unit, row);
 #pragma unroll
@@ -195,6 +211,11 @@ class PrefillRows {
     }
 
   private:
+    // Of the unit: the first of this thread's two.
+    __device__ __forceinline__ int first_row() const {
+        const int thread = static_cast<int>(threadIdx.x) % 128;
+        return group_ * 64 + thread / 32 * 16 + thread % 32 / 4;
+    }
     __device__ __forceinline__ void pass_turn_to(int group) const {
         named_barrier_arrive(2 + group, 256);
     }
@@ -207,22 +228,13 @@ class PrefillRows {
         if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&barriers[turn.stage]));
     }
 
-    struct PairTokens {
-        SliceTokens first, second;
-    };
-    // What is still needed of a pair of pages whose K has been read.
-    __device__ __forceinline__ PairTokens take_tokens(const Turn& turn) const {
-        const PairTokens tokens = {shared_.tokens[turn.stage][0], shared_.tokens[turn.stage][1]};
-        leave(shared_.k_free, turn);
-        return tokens;
-    }
-
     __device__ __forceinline__ void multiply_keys(int stage) {
         const std::uint32_t k_tile = ring_ + stage * 2 * Variant::kTileBytes;
+        const std::uint32_t q_rows = ring_ - Variant::kTileBytes + group_ * 64 * 128;
 #pragma unroll
         for (int step = 0; step < 8; ++step) {
             const std::uint32_t at = step / 4 * Variant::kHalfBytes + step % 4 * 32;
-            multiply_shared<Element>(scores_, matrix_descriptor({q_ + at, 16, 1024}),
+            multiply_shared<Element>(scores_, matrix_descriptor({q_rows + at, 16, 1024}),
                                      matrix_descriptor({k_tile + at, 16, 1024}), step > 0);
         }
         wgmma_commit();
@@ -242,28 +254,33 @@ class PrefillRows {
     // Slots without a token hold anything; a weight of 0 would not keep a NaN out. Both groups write the same zeros.
     __device__ __forceinline__ void clear_unused_values(int stage) const {
         const int counts[2] = {shared_.value_counts[stage][0], shared_.value_counts[stage][1]};
-        if (counts[0] == kPageTokens && counts[1] == kPageTokens) return;
-        std::byte* const v_tile = ring_memory_ + stage * 2 * Variant::kTileBytes + Variant::kTileBytes;
+        const std::uint32_t v_tile = ring_ + stage * 2 * Variant::kTileBytes + Variant::kTileBytes;
         const int chunk = threadIdx.x % 8;
         for (int token = static_cast<int>(threadIdx.x % 128) / 8; token < Variant::kTokens; token += 16) {
             if (token % kPageTokens < (token < kPageTokens ? counts[0] : counts[1])) continue;
             for (int half = 0; half < 2; ++half) {
-                *reinterpret_cast<uint4*>(v_tile + half * Variant::kHalfBytes + token * 128 + chunk * 16) = {0, 0, 0,
-                                                                                                             0};
+                shared_clear(v_tile + half * Variant::kHalfBytes + token * 128 + chunk * 16);
             }
         }
         shared_writes_fence();
         named_barrier_wait(4 + group_, 128);
     }
 
-    // Makes weights of the scores, and follows the maximum.
-    __device__ __forceinline__ void weigh(const PairTokens& tokens) {
+    // Scores are there: caps and hides them, and lets the next K come.
+    __device__ __forceinline__ void finish_keys(const Turn& turn) {
         if (arguments_.cap_inner > 0) {
 #pragma unroll
             for (int index = 0; index < 64; ++index) scores_[index] = capped(scores_[index], arguments_);
         }
-        hide<0>(tokens.first);
-        hide<1>(tokens.second);
+        if (shared_.hides[turn.stage]) {
+            hide<0>(shared_.masks[turn.stage][0]);
+            hide<1>(shared_.masks[turn.stage][1]);
+        }
+        leave(shared_.k_free, turn);
+    }
+
+    // Makes weights of the scores, and follows the maximum.
+    __device__ __forceinline__ void weigh() {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float highest = scores_[2 * half];
@@ -289,16 +306,16 @@ class PrefillRows {
     }
 
     template <int kPage>
-    __device__ __forceinline__ void hide(const SliceTokens& tokens) {
-        const SliceMask mask = mask_of(shared_.unit, tokens, arguments_.group, arguments_.strictly_earlier);
-        if (mask.sees_all(kPageTokens)) return;
+    __device__ __forceinline__ void hide(const SliceMask& in_shared) {
+        const int sinks = in_shared.sinks;
 #pragma unroll
-        for (int tile = 0; tile < kColumnTiles / 2; ++tile) {
-            const int slot = tile * 8 + 2 * (static_cast<int>(threadIdx.x) % 4);
+        for (int half = 0; half < 2; ++half) {
+            const int end = min(in_shared.held, in_shared.end + query_[half]), first = in_shared.first + query_[half];
 #pragma unroll
-            for (int element = 0; element < 4; ++element) {
-                float& score = scores_[4 * (kPage * kColumnTiles / 2 + tile) + element];
-                if (!mask.sees(slot + element % 2, query_[element / 2])) score = -CUDART_INF_F;
+            for (int element = 0; element < kColumnTiles; ++element) {  // two to a column tile
+                const int slot = element / 2 * 8 + element % 2 + 2 * (static_cast<int>(threadIdx.x) % 4);
+                float& score = scores_[4 * (kPage * kColumnTiles / 2 + element / 2) + 2 * half + element % 2];
+                if (slot >= end || (slot < first && slot >= sinks)) score = -CUDART_INF_F;
             }
         }
     }
@@ -324,11 +341,8 @@ class PrefillRows {
     const DecodeArguments& arguments_;
     PrefillShared& shared_;
     int group_;
-    std::uint32_t q_;
-    std::byte* ring_memory_;
     std::uint32_t ring_;
-    int row_;  // of the unit: the first of this thread's two
-    int query_[2];
+    int query_[2];  // of this thread's rows
     float scores_[64];
     float outcome_[64];
     std::uint32_t weights_[8][4];
@@ -376,14 +390,14 @@ __global__ __launch_bounds__(Variant::kThreads, 1) void prefill_block(const __gr
     }
     __syncthreads();
     if (shared.unit.row_count == 0) return;
+    const std::uint32_t ring = shared_address(memory) + Variant::kTileBytes;
     if (threadIdx.x < 128) {
         give_back_registers<24>();
-        const std::uint32_t ring = shared_address(memory) + Variant::kTileBytes;
         if (threadIdx.x == 0) PrefillCopies<Variant>(work.arguments, shared, ring).run();
     } else {
         take_registers<240>();
         load_chunk_queries<Variant>(work.arguments, shared.unit, memory);
-        PrefillRows<Variant> rows(work.arguments, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+        PrefillRows<Variant> rows(work.arguments, shared, ring, static_cast<int>(threadIdx.x) / 128 - 1);
         rows.run();
         rows.write({work.arguments.outputs});
     }

@@ -80,6 +80,11 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// 16 bytes of shared memory become 0.
+__device__ __forceinline__ void shared_clear(std::uint32_t address) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
+}
+
 // Makes this thread's ordinary writes to shared memory visible to the tensor cores and the copy engine.
 __device__ __forceinline__ void shared_writes_fence() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
