@@ -11,67 +11,12 @@
 #include <limits>
 #include <stdexcept>
 
-#include "tests/unit/kernels/attention_case.h"
-#include "tests/unit/kernels/cuda/decode_on_gpu.h"
-#include "tests/unit/kernels/test_seed.h"
+#include "tests/unit/kernels/cuda/decode_gpu_fixture.h"
 
 namespace kvgrid::kernels {
 namespace {
 
-constexpr Dtype kDtypes[] = {Dtype::bf16, Dtype::f16};
 constexpr int kHeadDims[] = {64, 96, 128, 256};
-
-class DecodeGpu : public testing::Test {
-  protected:
-    void compare(const TestShape& shape, DecodePath path, std::initializer_list<int> block_counts = {0, 7}) {
-        AttentionCase batch(shape, seed_);
-        for (int block_count : block_counts) {
-            SCOPED_TRACE("blocks " + std::to_string(block_count));
-            compare(batch, shape.dtype, path, block_count);
-            if (HasFatalFailure()) return;
-        }
-    }
-
-    void compare(AttentionCase& batch, Dtype dtype, DecodePath path, int block_count = 0) {
-        const auto attend = [&](const Attention& work) {
-            const DecodeOnGpu::Outcome outcome = DecodeOnGpu::run(work, block_count);
-            EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
-            EXPECT_TRUE(outcome.workspace_is_empty);
-            expect_rounded(work, outcome.rounded);
-            if (path != DecodePath::general && path != DecodePath::chunks) expect_schedule(work, outcome.schedule);
-        };
-        // The general way sums in another order, and rounds no weights.
-        batch.run_and_compare(attend, path == DecodePath::general ? 0 : unit_roundoff(dtype));
-    }
-
-    std::uint64_t seed_ = test_seed();
-
-  private:
-    // The output in the dtype is the f32 output rounded, also where both are poison.
-    static void expect_rounded(const Attention& work, const std::vector<std::byte>& rounded) {
-        for (std::size_t index = 0; index < work.partial.size(); ++index) {
-            const float wide = load_element(rounded.data(), index, work.dtype);
-            if (std::isnan(work.partial[index])) {
-                ASSERT_TRUE(std::isnan(wide));
-                continue;
-            }
-            std::byte expected[2];
-            store_element(expected, 0, work.dtype, work.partial[index]);
-            ASSERT_EQ(wide, load_element(expected, 0, work.dtype)) << "element " << index;
-        }
-    }
-
-    static void expect_schedule(const Attention& work, const DecodeSchedule& schedule) {
-        const DecodeHostBatch batch(work);
-        const DecodeSchedule expected = plan_decode(batch.view(), static_cast<int>(schedule.blocks.size()));
-        ASSERT_EQ(expected.units.size(), schedule.units.size());
-        EXPECT_EQ(std::memcmp(expected.units.data(), schedule.units.data(), expected.units.size() * sizeof(DecodeUnit)),
-                  0);
-        EXPECT_EQ(
-            std::memcmp(expected.blocks.data(), schedule.blocks.data(), expected.blocks.size() * sizeof(DecodeBlock)),
-            0);
-    }
-};
 
 std::vector<TestItem> border_items() {
     std::vector<TestItem> items;
@@ -322,68 +267,6 @@ TEST_F(DecodeGpu, TakesTheGeneralWayWhereThereIsNoKernel) {
         }
         compare({.dtype = dtype, .head_dim = 64, .soft_cap = 5, .items = {{.length = 150, .query_count = 30}}},
                 DecodePath::general, {0});
-    }
-}
-
-class ChunksGpu : public DecodeGpu {
-  protected:
-    void compare_chunks(TestShape shape) {
-        shape.head_dim = 128;
-        compare(shape, DecodePath::chunks, {0});
-    }
-};
-
-TEST_F(ChunksGpu, AgreeForEveryGroupAndLengthsAroundTheBordersOfPages) {
-    for (Dtype dtype : kDtypes) {
-        for (int group : {1, 3, 4, 7, 16}) {
-            std::vector<TestItem> items;
-            for (int length : {9, 63, 64, 65, 127, 128, 129, 300})
-                items.push_back({.length = length, .query_count = 9});
-            compare_chunks({.dtype = dtype, .kv_heads = 1, .group = group, .items = items});
-        }
-    }
-}
-
-TEST_F(ChunksGpu, AgreeFromNothingAndOnTop) {
-    for (Dtype dtype : kDtypes) {
-        for (int query_count : {9, 64, 130, 257}) {
-            const TestItem from_nothing{.length = query_count, .query_count = query_count};
-            const TestItem on_top{.length = 500 + query_count, .query_count = query_count};
-            compare_chunks({.dtype = dtype, .kv_heads = 2, .group = 3, .items = {from_nothing, on_top}});
-        }
-    }
-}
-
-TEST_F(ChunksGpu, AgreeBesideDecodesAndSequencesWithoutNewTokens) {
-    const std::vector<TestItem> items = {{.length = 1000},
-                                         {.length = 0, .query_count = 0},
-                                         {.length = 70, .query_count = 70},
-                                         {.length = 64, .query_count = 0},
-                                         {.length = 129, .query_count = 5},
-                                         {.length = 1}};
-    for (Dtype dtype : kDtypes) compare_chunks({.dtype = dtype, .items = items});
-}
-
-TEST_F(ChunksGpu, AgreeForWindowsSinksPartsAndCaps) {
-    for (int window : {1, 64, 100}) {
-        for (int sinks : {0, 4, 70}) {
-            compare_chunks(
-                {.dtype = Dtype::bf16,
-                 .group = 2,
-                 .items = {{.length = 400, .query_count = 40, .window = window, .sinks = sinks},
-                           {.length = 130, .query_count = 130, .window = window, .sinks = sinks},
-                           {.length = 333, .query_count = 66, .window = window, .sinks = sinks, .part_count = 2}}});
-        }
-    }
-    for (Dtype dtype : kDtypes) {
-        compare_chunks({.dtype = dtype, .soft_cap = 30, .key_size = 10, .items = {{.length = 200, .query_count = 60}}});
-        compare_chunks({.dtype = dtype, .strictly_earlier = true, .items = {{.length = 90, .query_count = 90}}});
-        compare_chunks({.dtype = dtype, .key_size = 1e4, .items = {{.length = 90, .query_count = 20}}});
-        for (int part = 0; part < 3; ++part) {
-            compare_chunks({.dtype = dtype,
-                            .items = {{.length = 70, .query_count = 70, .part_count = 3, .part = part},
-                                      {.length = 300, .query_count = 130, .part_count = 3, .part = part}}});
-        }
     }
 }
 

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+
+#include "tests/unit/kernels/attention_case.h"
+#include "tests/unit/kernels/cuda/decode_on_gpu.h"
+#include "tests/unit/kernels/test_seed.h"
+
+namespace kvgrid::kernels {
+
+inline constexpr Dtype kDtypes[] = {Dtype::bf16, Dtype::f16};
+
+// Compares decode() with the fp64 reference, its rounded output with its f32 output, and the device's schedule with the host's.
+class DecodeGpu : public testing::Test {
+  protected:
+    void compare(const TestShape& shape, DecodePath path, std::initializer_list<int> block_counts = {0, 7}) {
+        AttentionCase batch(shape, seed_);
+        for (int block_count : block_counts) {
+            SCOPED_TRACE("blocks " + std::to_string(block_count));
+            compare(batch, shape.dtype, path, block_count);
+            if (HasFatalFailure()) return;
+        }
+    }
+
+    void compare(AttentionCase& batch, Dtype dtype, DecodePath path, int block_count = 0) {
+        const auto attend = [&](const Attention& work) {
+            const DecodeOnGpu::Outcome outcome = DecodeOnGpu::run(work, block_count);
+            EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
+            EXPECT_TRUE(outcome.workspace_is_empty);
+            expect_rounded(work, outcome.rounded);
+            if (path != DecodePath::general && path != DecodePath::chunks) expect_schedule(work, outcome.schedule);
+        };
+        // The general way sums in another order, and rounds no weights.
+        batch.run_and_compare(attend, path == DecodePath::general ? 0 : unit_roundoff(dtype));
+    }
+
+    std::uint64_t seed_ = test_seed();
+
+  private:
+    // The output in the dtype is the f32 output rounded, also where both are poison.
+    static void expect_rounded(const Attention& work, const std::vector<std::byte>& rounded) {
+        for (std::size_t index = 0; index < work.partial.size(); ++index) {
+            const float wide = load_element(rounded.data(), index, work.dtype);
+            if (std::isnan(work.partial[index])) {
+                ASSERT_TRUE(std::isnan(wide));
+                continue;
+            }
+            std::byte expected[2];
+            store_element(expected, 0, work.dtype, work.partial[index]);
+            ASSERT_EQ(wide, load_element(expected, 0, work.dtype)) << "element " << index;
+        }
+    }
+
+    static void expect_schedule(const Attention& work, const DecodeSchedule& schedule) {
+        const DecodeHostBatch batch(work);
+        const DecodeSchedule expected = plan_decode(batch.view(), static_cast<int>(schedule.blocks.size()));
+        ASSERT_EQ(expected.units.size(), schedule.units.size());
+        EXPECT_EQ(std::memcmp(expected.units.data(), schedule.units.data(), expected.units.size() * sizeof(DecodeUnit)),
+                  0);
+        EXPECT_EQ(
+            std::memcmp(expected.blocks.data(), schedule.blocks.data(), expected.blocks.size() * sizeof(DecodeBlock)),
+            0);
+    }
+};
+
+}  // namespace kvgrid::kernels

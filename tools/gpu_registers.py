@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Registers and spills of the CUDA kernels that are compiled for one shape, as ptxas reports them. Ends with 1 if a kernel spills that may not.
+
+    python3 tools/gpu_registers.py [--build build/release]
+
+Needs nvcc and a configured build, and no GPU. Takes about a minute.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+SOURCES = re.compile(r"kernels/cuda/(decode|prefill)_\d+\.cu$")
+# 32 rows of wide heads: a few registers too many, beside 128 of sums.
+MAY_SPILL = {"decode_block<DecodeVariant<96, Bf16, 32>>", "decode_block<DecodeVariant<96, F16, 32>>",
+             "decode_block<DecodeVariant<128, Bf16, 32>>", "decode_block<DecodeVariant<128, F16, 32>>"}
+KERNEL = re.compile(r"Compiling entry function '(\S+)'")
+SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores")
+REGISTERS = re.compile(r"Used (\d+) registers")
+
+
+def short_name(mangled):
+    name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
+    return re.sub(r"\(.*\)$|^void |kvgrid::kernels::", "", name).replace("> >", ">>").split("(")[0]
+
+
+def compile_with_report(entry):
+    words = [word for word in shlex.split(entry["command"]) if pathlib.PurePath(word).name not in ("ccache", "env")]
+    words[words.index("-o") + 1] = "/dev/null"
+    done = subprocess.run([*words, "-Xptxas", "-v"], cwd=entry["directory"], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{entry['file']}: {done.stderr}")
+    return done.stdout + done.stderr
+
+
+def kernels_of(report):
+    """(name, registers, stack bytes, spilled bytes) of each kernel, in the report's order."""
+    name = stack = spilled = None
+    for line in report.splitlines():
+        if match := KERNEL.search(line):
+            name = short_name(match[1])
+        elif match := SPILLS.search(line):
+            stack, spilled = int(match[1]), int(match[2])
+        elif (match := REGISTERS.search(line)) and name:
+            yield name, int(match[1]), stack, spilled
+            name = None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", default="build/release")
+    options = parser.parse_args()
+    entries = json.loads((pathlib.Path(options.build) / "compile_commands.json").read_text())
+    failed = found = 0
+    for entry in entries:
+        if not SOURCES.search(entry["file"]):
+            continue
+        report = compile_with_report(entry)
+        serialised = "C7520" in report or "C7508" in report
+        for name, registers, stack, spilled in kernels_of(report):
+            found += 1
+            fails = serialised or ((stack or spilled) and name not in MAY_SPILL)
+            failed += bool(fails)
+            print(f"{name:48s} {registers:4d} registers  {stack:4d} bytes of stack  {spilled:4d} spilled{'  FAILS' if fails else ''}", flush=True)
+        if serialised:
+            print(f"{entry['file']}: ptxas serialises wgmma, or ignores setmaxnreg")
+    if not found:
+        sys.exit(f"{options.build} has no CUDA kernels")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
