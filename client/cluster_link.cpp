@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <future>
 #include <thread>
 #include <utility>
 
@@ -111,15 +110,8 @@ Result<comm::Frame> ClusterLink::call_lead(const ClientRequest& request, Deadlin
 }
 
 Result<comm::Frame> ClusterLink::call_lead(const Lead& lead, const ClientRequest& request, Deadline deadline) {
-    // The answer outlives this call: the watch may give up before it comes.
-    auto answer = std::make_shared<std::promise<Result<comm::Frame>>>();
-    auto arrival = answer->get_future();
-    lead.channel->call(request.type, lead.generation.value, request.message, request.payload, deadline,
-                       [answer](Result<comm::Frame> reply) { answer->set_value(std::move(reply)); });
-    while (arrival.wait_for(kWatchPeriod) != std::future_status::ready)
-        if (auto error = replaced(lead)) return *error;
-
-    auto reply = arrival.get();
+    auto reply = lead.channel->call(request.type, lead.generation.value, request.message, request.payload, deadline,
+                                    {kWatchPeriod, [&] { return replaced(lead); }});
     if (!reply && (nobody_answered(reply.error()) || reply.error() == Errc::stale_generation)) forget(lead);
     return checked_type(named(std::move(reply), lead), request.reply);
 }

@@ -10,9 +10,10 @@ namespace {
 
 // A page costs its memory traffic and its arithmetic: reading it is worth about the arithmetic of four rows.
 constexpr std::int64_t kPageRows = 4;
-// What a tile costs besides its pages, and how much work is worth a thread's attention, in rows times pages.
+// What a tile costs besides its pages, and how much work is worth a thread's attention, in rows times pages: some 40 us. Helpers may have
+// to be woken, on a core that somebody else has.
 constexpr std::int64_t kTileCost = 4;
-constexpr std::int64_t kPartCostMin = 64;
+constexpr std::int64_t kPartCostMin = 256;
 // More parts than threads: a thread that is held up leaves the rest to the others.
 constexpr int kPartsPerThread = 4;
 

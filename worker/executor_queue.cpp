@@ -14,19 +14,33 @@ void ExecutorQueue::post(std::function<void()> work) {
 }
 
 void ExecutorQueue::run() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-        changed_.wait(lock, [this] { return stopped_ || !work_.empty(); });
-        if (stopped_) break;
-        auto work = std::move(work_.front());
-        work_.pop_front();
-        lock.unlock();
-        work();
-        work = nullptr;  // what it holds is let go of outside the lock
-        lock.lock();
+    while (run_next()) {
     }
-    auto dropped = std::exchange(work_, {});
+}
+
+void ExecutorQueue::wait_for_work() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopped_ || !work_.empty(); });
+}
+
+bool ExecutorQueue::run_next() {
+    wait_for_work();
+    std::unique_lock lock(mutex_);
+    if (stopped_) {
+        const auto dropped = std::exchange(work_, {});
+        lock.unlock();
+        return false;
+    }
+    const auto work = std::move(work_.front());
+    work_.pop_front();
     lock.unlock();
+    work();
+    return true;
+}
+
+bool ExecutorQueue::has_work() {
+    const std::lock_guard lock(mutex_);
+    return stopped_ || !work_.empty();
 }
 
 void ExecutorQueue::stop() {

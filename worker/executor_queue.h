@@ -16,6 +16,11 @@ class ExecutorQueue {
     // Runs work as it comes, in the calling thread, until `stop`.
     void run();
 
+    // The same by pieces. False: stopped.
+    bool run_next();
+    void wait_for_work();
+    bool has_work();  // or is stopped: neither of the two above would wait
+
     // From any thread: `run` returns after the piece of work that is running.
     void stop();
 

@@ -28,7 +28,10 @@ bool changes_report(const OperationBody& body) {
 }  // namespace
 
 Node::Node(NodeOptions options, FormCollective form)
-    : options_(std::move(options)), form_(std::move(form)), kernel_threads_(options_.kernel_threads) {}
+    : options_(std::move(options)),
+      form_(std::move(form)),
+      executor_loop_(io_),
+      kernel_threads_(options_.kernel_threads) {}
 
 Node::~Node() {
     monitor_.reset();
@@ -76,7 +79,7 @@ Status Node::run() {
                 .health = [this] { return health(); }});
         registration_->start();
     });
-    queue_.run();
+    executor_loop_.run();
     drop_grid();  // on this thread: the collective's
     return {};
 }
@@ -101,7 +104,7 @@ void Node::drain() {
 }
 
 void Node::stop() {
-    queue_.stop();
+    executor_loop_.stop();
     collective_.cancel(Generation{std::numeric_limits<std::uint64_t>::max()});
 }
 
@@ -158,14 +161,14 @@ void Node::leave_generation() {
     const Generation over = side_->generation();
     side_.reset();
     collective_.cancel(over);
-    queue_.post([this] { drop_grid(); });
+    executor_loop_.post([this] { drop_grid(); });
     log_info(fmt::format("generation {} is over: its shard is let go", over.value));
 }
 
 void Node::join(const MembershipView& view, int rank) {
     const Generation generation = view.generation;
     const auto apply_later = [this, generation](Operation operation) {
-        queue_.post(
+        executor_loop_.post(
             [this, generation, arrived = std::chrono::steady_clock::now(), operation = std::move(operation)]() mutable {
                 const TimePoint begun = std::chrono::steady_clock::now();
                 metrics_.waited_for_executor(begun - arrived);
@@ -178,7 +181,7 @@ void Node::join(const MembershipView& view, int rank) {
                                        GridSide::Executor{.apply = apply_later, .cancel = cancel}, &metrics_);
     if (!draining_) drain_timer_.reset();
     told_drained_ = false;
-    queue_.post([this, view, rank] { form(view, rank); });
+    executor_loop_.post([this, view, rank] { form(view, rank); });
 }
 
 void Node::form(const MembershipView& view, int rank) {
@@ -199,7 +202,7 @@ void Node::form(const MembershipView& view, int rank) {
             std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout, &metrics_);
         publish_report();
     }
-    io_.post([this, generation = view.generation, status] { formed(generation, status); });
+    executor_loop_.report([this, generation = view.generation, status] { formed(generation, status); });
 }
 
 void Node::formed(Generation generation, const Status& status) {
@@ -213,8 +216,8 @@ void Node::apply(Generation generation, Operation operation) {
     const bool tell =
         grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
     if (!tell) return;
-    io_.post([this, generation, number = operation.number, done = std::chrono::steady_clock::now(),
-              result = std::move(result)]() mutable {
+    executor_loop_.report([this, generation, number = operation.number, done = std::chrono::steady_clock::now(),
+                           result = std::move(result)]() mutable {
         if (metrics_.spans.on())
             metrics_.spans.add(SpanKind::hand_back, done, std::chrono::steady_clock::now(), number);
         const ScopedSpan span(&metrics_.spans, SpanKind::reply, number);

@@ -13,7 +13,7 @@
 #include "kernels/thread_pool.h"
 #include "worker/collective_slot.h"
 #include "worker/executor.h"
-#include "worker/executor_queue.h"
+#include "worker/executor_loop.h"
 #include "worker/grid_side.h"
 #include "worker/monitor.h"
 #include "worker/registration.h"
@@ -44,7 +44,8 @@ struct NodeOptions {
 // One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.
 //
 //   I/O thread       sockets, registration, the lead's decisions (GridSide)
-//   executor thread  the one that calls `run`: forms collectives, applies operations to the shard
+//   executor thread  the one that calls `run`: forms collectives, applies operations to the shard, stands in for the I/O thread between
+//                    two short ones
 //
 //   Generations     a new one begins with an empty shard. When one ends here (a member is lost, or the coordinator has formed another
 //                   one), whoever waits in it is freed at once; its pages stay counted until the coordinator names another generation.
@@ -88,7 +89,7 @@ class Node {
     const NodeOptions options_;
     const FormCollective form_;
     WorkerMetrics metrics_;
-    ExecutorQueue queue_;
+    ExecutorLoop executor_loop_;
     kernels::ThreadPool kernel_threads_;
     Grid grid_;
     CollectiveSlot collective_;  // grid_'s

@@ -32,6 +32,7 @@ class MpiCollective final : public CheckedCollective {
     struct Buffers {
         std::vector<std::byte> mine;
         std::vector<std::byte> all;
+        std::vector<MPI_Request> requests;  // of the call under way
     };
 
     Status run_gather(std::span<const std::byte> mine, std::span<std::byte> all, int root, Deadline deadline) override;
@@ -39,9 +40,11 @@ class MpiCollective final : public CheckedCollective {
     Status run_all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) override;
     Status run_barrier(Deadline deadline) override;
 
-    Status wait(int begun, MPI_Request request, Deadline deadline);
+    MPI_Request* new_request();
+    Status wait(int begun, Deadline deadline);
     Status abandon(Error why);
-    bool test(MPI_Request& request, Status& status);
+    Status fail(int code);
+    bool test(Status& status);
 
     MPI_Comm comm_;
     const Counter abandoned_;

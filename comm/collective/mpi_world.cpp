@@ -66,6 +66,8 @@ MPI_Comm create_group(const std::vector<int>& world_ranks, Generation generation
 MpiWorld::MpiWorld() {
     // Open MPI's MPI_Finalize waits for all ranks of the world unless told so: a worker that is drained would wait for those that stay.
     setenv("OMPI_MCA_async_mpi_finalize", "1", /*overwrite=*/0);
+    // The join's blocks of a decode go at once; beyond this limit (4 KiB by default) the ranks first agree that they may.
+    setenv("OMPI_MCA_btl_vader_eager_limit", "32768", /*overwrite=*/0);
     int provided = MPI_THREAD_SINGLE;
     check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
     if (provided < MPI_THREAD_FUNNELED) fatal("this MPI allows no threads beside the one that calls it");

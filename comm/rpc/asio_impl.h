@@ -20,6 +20,8 @@
 #include <thread>
 
 #include "comm/rpc/io_thread.h"
+#include "comm/rpc/io_turn.h"
+#include "comm/rpc/short_waits.h"
 
 namespace kvgrid::comm {
 
@@ -40,6 +42,8 @@ inline constexpr asio::use_awaitable_t<Executor> use_task;
 struct IoThread::Impl {
     asio::io_context context;
     asio::executor_work_guard<Executor> keeps_running{context.get_executor()};
+    IoTurn turn;
+    ShortWaits stand_ins_waits;  // of whoever stands in
     std::thread thread;
 };
 

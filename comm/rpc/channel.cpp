@@ -1,9 +1,13 @@
 #include "comm/rpc/channel.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <future>
 #include <limits>
+#include <mutex>
+#include <optional>
 #include <random>
+#include <utility>
 
 #include "comm/rpc/channel_impl.h"
 
@@ -15,6 +19,32 @@ std::uint32_t milliseconds_until(Deadline deadline) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     return static_cast<std::uint32_t>(std::clamp<std::int64_t>(left, 1, std::numeric_limits<std::uint32_t>::max()));
 }
+
+// Where a blocking call's result is awaited. (A std::promise makes a system call for each result, awaited or not.)
+class Answer {
+  public:
+    void give(Result<Frame> result) {
+        {
+            const std::lock_guard lock(mutex_);
+            result_ = std::move(result);
+        }
+        given_.notify_one();
+    }
+    bool is_there() {
+        const std::lock_guard lock(mutex_);
+        return result_.has_value();
+    }
+    std::optional<Result<Frame>> wait_until(Deadline deadline) {
+        std::unique_lock lock(mutex_);
+        given_.wait_until(lock, deadline, [this] { return result_.has_value(); });
+        return std::exchange(result_, std::nullopt);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable given_;
+    std::optional<Result<Frame>> result_;
+};
 
 Error is_busy(const Endpoint& endpoint, const std::string& why) {
     return {Errc::busy, "channel to " + endpoint.to_string() + ": " + why};
@@ -52,28 +82,30 @@ void Channel::call(MessageType type, std::uint64_t generation, std::string messa
     if (!admitted.ok()) {
         return impl_->io.post([error = admitted.error(), done = std::move(done)] { done(error); });
     }
-    if (impl_->io.on_this_thread()) return impl_->begin_call(std::move(call), std::move(done));
-    impl_->io.post([impl = impl_, call = std::move(call), done = std::move(done)]() mutable {
+    impl_->io.impl().turn.expect();
+    impl_->in_order([impl = impl_.get(), call = std::move(call), done = std::move(done)]() mutable {
         impl->begin_call(std::move(call), std::move(done));
     });
 }
 
 Result<Frame> Channel::call(MessageType type, std::uint64_t generation, std::string message, Payload payload,
-                            Deadline deadline) {
+                            Deadline deadline, const Watch& watch) {
     if (impl_->io.on_this_thread()) fatal("a blocking call on the I/O thread would wait for itself");
-    struct Waiter {
-        std::atomic<std::uint32_t> answered = 0;  // of the size that a futex takes
-        std::optional<Result<Frame>> result;
-    };
-    // Shared, because notify_one() may still look at it when this call has returned.
-    auto waiter = std::make_shared<Waiter>();
-    call(type, generation, std::move(message), std::move(payload), deadline, [waiter](Result<Frame> result) {
-        waiter->result = std::move(result);
-        waiter->answered.store(1, std::memory_order_release);
-        waiter->answered.notify_one();
-    });
-    waiter->answered.wait(0, std::memory_order_acquire);
-    return std::move(*waiter->result);
+    const auto answer = std::make_shared<Answer>();  // the call may end after this wait for it
+    bool begun = false;
+    for (;;) {
+        const Deadline next_look = deadline_in(watch.period);
+        IoThread::StandIn here(impl_->io);
+        if (!std::exchange(begun, true)) {
+            call(type, generation, std::move(message), std::move(payload), deadline,
+                 [answer](Result<Frame> result) { answer->give(std::move(result)); });
+        }
+        here.work_until([&] { return answer->is_there(); }, next_look);
+        here.leave();
+        if (auto result = answer->wait_until(next_look)) return std::move(*result);
+        if (!watch.verdict) continue;
+        if (auto error = watch.verdict()) return *error;
+    }
 }
 
 Status Channel::post(MessageType type, std::uint64_t generation, std::string message, Payload payload) {
@@ -86,13 +118,9 @@ Status Channel::post(MessageType type, std::uint64_t generation, std::string mes
         return {Errc::unavailable, "no connection to " + impl_->endpoint.to_string() + " now"};
     }
     if (auto admitted = impl_->admit_bytes(frame.size()); !admitted.ok()) return admitted;
-    if (impl_->io.on_this_thread()) {
-        impl_->begin_post(std::move(frame), connection);
-    } else {
-        impl_->io.post([impl = impl_, frame = std::move(frame), connection]() mutable {
-            impl->begin_post(std::move(frame), connection);
-        });
-    }
+    impl_->in_order([impl = impl_.get(), frame = std::move(frame), connection]() mutable {
+        impl->begin_post(std::move(frame), connection);
+    });
     return {};
 }
 
@@ -127,6 +155,17 @@ bool Channel::Impl::admit_call() {
     if (call_count.fetch_add(1) < options.calls_in_flight_max) return true;
     --call_count;
     return false;
+}
+
+// On the I/O thread at once, unless something that was posted before has not had its turn.
+template <class Work>
+void Channel::Impl::in_order(Work work) {
+    if (io.on_this_thread() && posted_count == 0) return work();
+    ++posted_count;
+    io.post([self = shared_from_this(), work = std::make_shared<Work>(std::move(work))] {
+        --self->posted_count;
+        (*work)();
+    });
 }
 
 // ---- calls, on the I/O thread
@@ -167,6 +206,7 @@ void Channel::Impl::send(Waiting frame) {
 
 void Channel::Impl::end(PendingCalls::Call call, Result<Frame> result) {
     --call_count;
+    io.impl().turn.expect_no_more();
     call.done(std::move(result));
 }
 

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "comm/rpc/endpoint.h"
 #include "comm/rpc/io_thread.h"
@@ -38,9 +39,15 @@ class Channel {
     void call(MessageType type, std::uint64_t generation, std::string message, Payload payload, Deadline deadline,
               Callback done);
 
-    // The same, waiting. Not from the I/O thread.
+    // Asked every `period` while a call waits; an Error ends the waiting, not the call.
+    struct Watch {
+        std::chrono::milliseconds period;
+        std::function<std::optional<Error>()> verdict;
+    };
+
+    // The same, waiting; in the calling thread from end to end where that can stand in for the I/O thread. Not from the I/O thread.
     Result<Frame> call(MessageType type, std::uint64_t generation, std::string message, Payload payload,
-                       Deadline deadline);
+                       Deadline deadline, const Watch& watch = {std::chrono::hours(1), nullptr});
 
     // Sends without wanting a reply, in order with the calls. `busy` if the bound on unsent bytes is reached; `unavailable` if there
     // is no connection now: one is asked for then, but nothing is kept for it. From any thread.

@@ -57,7 +57,10 @@ Task<Result<Socket>> Channel::Impl::connect() {
         }
     }
     if (error) co_return Error{Errc::unavailable, error.message()};
-    co_return std::move(socket);
+    // Registered afresh: Asio would go on to wait for writability, as the connect did, and be woken whenever the server reads.
+    const auto protocol = socket.local_endpoint(error).protocol();
+    if (error) co_return Error{Errc::unavailable, error.message()};
+    co_return Socket(io.impl().context, protocol, socket.release());
 }
 
 Task<error_code> Channel::Impl::connect_to(asio::generic::stream_protocol::endpoint address, Socket& socket) {

@@ -35,6 +35,8 @@ struct Channel::Impl : std::enable_shared_from_this<Channel::Impl> {
     // Any thread.
     Status admit_bytes(std::size_t size);  // counts them as unsent, or refuses
     bool admit_call();
+    template <class Work>
+    void in_order(Work work);
 
     // I/O thread.
     void begin_call(Waiting call, Callback done);
@@ -62,6 +64,7 @@ struct Channel::Impl : std::enable_shared_from_this<Channel::Impl> {
 
     // Any thread.
     std::atomic<int> call_count = 0;
+    std::atomic<int> posted_count = 0;          // calls and posts that wait for the I/O thread
     std::atomic<std::uint64_t> connection = 0;  // the number of the established one; 0: none
     const FrameStream::UnsentBytes unsent_bytes = std::make_shared<std::atomic<std::size_t>>(0);
 

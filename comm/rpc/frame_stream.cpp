@@ -1,5 +1,8 @@
 #include "comm/rpc/frame_stream.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -43,6 +46,7 @@ void Watchdog::stop() {
 
 FrameStream::FrameStream(Socket socket, Limits limits, UnsentBytes unsent_bytes)
     : socket_(std::move(socket)),
+      writable_(socket_.get_executor()),
       limits_(limits),
       shared_unsent_bytes_(std::move(unsent_bytes)),
       frame_watchdog_(socket_.get_executor()),
@@ -65,6 +69,7 @@ void FrameStream::close() {
     closed_ = true;
     error_code ignored;
     socket_.close(ignored);
+    writable_.close(ignored);
     frame_watchdog_.stop();
     write_watchdog_.stop();
     forget_unsent();
@@ -210,6 +215,7 @@ void FrameStream::flush() {
     }
     if (!queue_.empty()) return wait_until_writable();
     error_code ignored;
+    writable_.close(ignored);
     if (shut_down_when_sent_) socket_.shutdown(Socket::shutdown_send, ignored);
 }
 
@@ -240,14 +246,26 @@ void FrameStream::drop_written(std::size_t count) {
     if (on_fewer_unsent_) on_fewer_unsent_();
 }
 
+// On a descriptor of its own, since Asio never ceases to watch what it has once waited for: the peer's reading would wake this process
+// after every later frame.
 void FrameStream::wait_until_writable() {
+    error_code error;
+    if (!writable_.is_open()) {
+        const int copy = ::fcntl(socket_.native_handle(), F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) return fail_writing();
+        writable_.assign(socket_.local_endpoint(error).protocol(), copy, error);
+        if (error) {
+            ::close(copy);
+            return fail_writing();
+        }
+    }
     waiting_until_writable_ = true;
     close_after(write_watchdog_, limits_.frame_timeout);
-    socket_.async_wait(Socket::wait_write, [self = shared_from_this()](error_code error) {
+    writable_.async_wait(Socket::wait_write, [self = shared_from_this()](error_code failed) {
         self->waiting_until_writable_ = false;
         if (self->closed_) return;
         self->write_watchdog_.stop();
-        if (error) return self->fail_writing();
+        if (failed) return self->fail_writing();
         self->flush();
     });
 }

@@ -94,6 +94,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     void close_after(Watchdog& watchdog, std::chrono::milliseconds wait);
 
     Socket socket_;
+    Socket writable_;  // the same, while the queue waits for its peer
     const Limits limits_;
     UnsentBytes shared_unsent_bytes_;
     bool closed_ = false;

@@ -13,33 +13,83 @@ namespace kvgrid::comm {
 namespace {
 
 // A defect that a handler throws must not be outlived by its process: this is the I/O thread's way to die.
-void run(asio::io_context& context) {
+template <class Work>
+void run(const Work& work) {
     try {
-        context.run();
+        work();
     } catch (const std::exception& defect) {
         log_error(std::string("the I/O thread ends the process: ") + defect.what());
         std::terminate();
     }
 }
 
+// Without sleeping. Others that wait for this core get it between two looks.
+template <class Done>
+void poll_until(asio::io_context& context, const Done& done, Deadline deadline) {
+    while (!done() && std::chrono::steady_clock::now() < deadline) {
+        if (context.poll_one() == 0) std::this_thread::yield();
+    }
+}
+
 }  // namespace
 
 IoThread::IoThread() : impl_(std::make_unique<Impl>()) {
-    impl_->thread = std::thread([&context = impl_->context] { run(context); });
+    impl_->thread = std::thread([&impl = *impl_] {
+        impl.turn.begin();
+        run([&] { impl.context.run(); });
+    });
     pthread_setname_np(impl_->thread.native_handle(), "kvgrid-io");
 }
 
 IoThread::~IoThread() {
     impl_->context.stop();
+    impl_->turn.stop();
     impl_->thread.join();
 }
 
 void IoThread::post(std::function<void()> work) {
-    asio::post(impl_->context, std::move(work));
+    impl_->turn.expect();
+    asio::post(impl_->context, [&turn = impl_->turn, work = std::move(work)] {
+        turn.expect_no_more();
+        work();
+    });
+    impl_->turn.resume();
 }
 
 bool IoThread::on_this_thread() const {
-    return impl_->context.get_executor().running_in_this_thread();
+    return impl_->turn.is_mine();
+}
+
+IoThread::StandIn::StandIn(IoThread& io)
+    : io_(io),
+      stands_in_(
+          io.impl_->turn.take([&impl = *io.impl_] { asio::post(impl.context, [&impl] { impl.turn.hand_over(); }); })) {}
+
+void IoThread::StandIn::leave() {
+    if (std::exchange(stands_in_, false)) io_.impl_->turn.leave();
+}
+
+void IoThread::StandIn::work_until(const std::function<bool()>& done, Deadline deadline) {
+    if (!stands_in_) return;
+    asio::io_context& context = io_.impl_->context;
+    ShortWaits& waits = io_.impl_->stand_ins_waits;
+    const TimePoint start = std::chrono::steady_clock::now();
+    run([&] {
+        if (waits.worth_polling()) poll_until(context, done, std::min(deadline, start + ShortWaits::kPolling));
+        while (!done() && std::chrono::steady_clock::now() < deadline) {
+            if (deadline == Deadline::max()) {
+                context.run_one();
+            } else {
+                context.run_one_until(deadline);
+            }
+        }
+    });
+    waits.ended(std::chrono::steady_clock::now() - start);
+}
+
+void IoThread::StandIn::work_off() {
+    if (!stands_in_) return;
+    run([&] { io_.impl_->context.poll(); });
 }
 
 // The handle that the user holds; what runs is the State, which the pending wait keeps alive.

@@ -20,7 +20,7 @@ namespace kvgrid::bench {
 namespace {
 
 constexpr int kLayers = 4;
-constexpr int kTokensBetweenTruncations = 256;
+constexpr int kTokensBetweenTruncations = 64;
 constexpr double kGoalRatio = 3;
 
 struct Options {
@@ -81,7 +81,8 @@ Run run(BenchGrid& grid, const RegisteredModel& model, const Options& options, i
     std::vector<std::unique_ptr<Decoder>> decoders;
     for (int client = 0; client < clients; ++client)
         decoders.push_back(std::make_unique<Decoder>(grid.endpoint(), model, options));
-    decode_together(decoders, std::max(clients * kTokensBetweenTruncations / 8, steps / 10));  // all buffers have grown
+    decode_together(decoders,
+                    std::max(clients * kTokensBetweenTruncations, steps / 10));  // pages and buffers have grown
     for (auto& decoder : decoders) decoder->take_layer_calls();
 
     Run result;

@@ -1,4 +1,5 @@
-// Work runs on the one I/O thread, in order; a timer calls until its handle dies, and not after.
+// Work runs on the one I/O thread, in order; a timer calls until its handle dies, and not after. Another thread may stand in: then work runs
+// there, never in two threads at once, and whoever stands in and leaves leaves nothing undone.
 
 #include "comm/rpc/io_thread.h"
 
@@ -6,7 +7,10 @@
 
 #include <atomic>
 #include <future>
+#include <thread>
 #include <vector>
+
+#include "comm/rpc/short_waits.h"
 
 namespace kvgrid::comm {
 namespace {
@@ -86,6 +90,110 @@ TEST(IoThread, ATimerMayBeDestroyedByItsOwnCall) {
         });
     });
     done.get_future().wait();
+}
+
+TEST(ShortWaits, ArePolledUntilSomeHaveBeenLongAndAgainWhenTheyAreShort) {
+    ShortWaits waits;
+    EXPECT_TRUE(waits.worth_polling());
+    for (int i = 0; i < 10; ++i) waits.ended(std::chrono::seconds(1));
+    EXPECT_FALSE(waits.worth_polling());
+    for (int i = 0; i < 20; ++i) waits.ended(std::chrono::microseconds(20));
+    EXPECT_TRUE(waits.worth_polling());
+    waits.ended(std::chrono::seconds(1));
+    EXPECT_TRUE(waits.worth_polling()) << "one pause of the caller says nothing";
+}
+
+Deadline far() {
+    return deadline_in(std::chrono::seconds(60));
+}
+
+TEST(IoThreadStandIn, DoesTheWorkInItsOwnThread) {
+    IoThread io;
+    std::thread::id worked_in;
+    IoThread::StandIn here(io);
+    ASSERT_TRUE(here);
+    EXPECT_TRUE(io.on_this_thread());
+
+    io.post([&] { worked_in = std::this_thread::get_id(); });
+    here.work_until([&] { return worked_in != std::thread::id(); }, far());
+
+    EXPECT_EQ(worked_in, std::this_thread::get_id());
+    here.leave();
+    EXPECT_FALSE(io.on_this_thread());
+}
+
+TEST(IoThreadStandIn, WorksUntilItsDeadlineAtMost) {
+    IoThread io;
+    IoThread::StandIn here(io);
+
+    here.work_until([] { return false; }, deadline_in(milliseconds(1)));
+}
+
+TEST(IoThreadStandIn, WorksOffWhatIsReady) {
+    IoThread io;
+    int worked = 0;
+    IoThread::StandIn here(io);
+    io.post([&] { ++worked; });
+    io.post([&] { ++worked; });
+
+    here.work_until([] { return true; }, far());
+    EXPECT_EQ(worked, 0);
+    here.work_off();
+
+    EXPECT_EQ(worked, 2);
+}
+
+TEST(IoThreadStandIn, IsOneAtATime) {
+    IoThread io;
+    const IoThread::StandIn here(io);
+
+    EXPECT_FALSE(std::async(std::launch::async, [&] { return static_cast<bool>(IoThread::StandIn(io)); }).get());
+}
+
+// What the stand-in left undone, and what comes when nobody works.
+TEST(IoThreadStandIn, LeavesNothingUndone) {
+    IoThread io;
+    std::promise<void> left_over, posted_later, timer_fired;
+    {
+        const IoThread::StandIn here(io);
+        io.post([&] { left_over.set_value(); });
+    }
+    left_over.get_future().wait();
+    { const IoThread::StandIn here(io); }
+    io.post([&] { posted_later.set_value(); });
+    posted_later.get_future().wait();
+
+    auto timer = io.every(milliseconds(1), [&, first = true]() mutable {
+        if (std::exchange(first, false)) timer_fired.set_value();
+    });
+    { const IoThread::StandIn here(io); }
+    timer_fired.get_future().wait();  // nobody posts: the I/O thread goes on by itself
+}
+
+// Four threads come and go while a fifth posts: each piece of work runs once, and no two at the same time.
+TEST(IoThreadStandIn, WorkRunsInOneThreadAtATime) {
+    constexpr int kPieces = 2'000;
+    IoThread io;
+    int count = 0;  // of whoever works
+    std::atomic<bool> done = false;
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&] {
+            while (!done) {
+                IoThread::StandIn here(io);
+                here.work_until([&] { return done.load(); }, deadline_in(milliseconds(1)));
+            }
+        });
+    }
+    for (int i = 0; i < kPieces; ++i) {
+        io.post([&] {
+            EXPECT_TRUE(io.on_this_thread());
+            if (++count == kPieces) done = true;
+        });
+    }
+    threads.clear();
+
+    EXPECT_EQ(count, kPieces);
 }
 
 }  // namespace

@@ -1,0 +1,45 @@
+#include "worker/executor_loop.h"
+
+#include <chrono>
+#include <utility>
+
+#include "core/clock.h"
+
+namespace kvgrid::worker {
+namespace {
+
+// Longer work is worth two wake-ups: messages are read, and operations sent to peers, while it runs. The piece before tells.
+constexpr std::chrono::microseconds kLongWork{500};
+
+}  // namespace
+
+void ExecutorLoop::run() {
+    bool stands_in = false;
+    for (;;) {
+        tell_news(stands_in);
+        queue_.wait_for_work();
+        const TimePoint start = std::chrono::steady_clock::now();
+        if (!queue_.run_next()) return;
+        stands_in = std::chrono::steady_clock::now() - start < kLongWork;
+    }
+}
+
+// And does the I/O thread's work until there is something to apply, if it can stand in.
+void ExecutorLoop::tell_news(bool stands_in) {
+    if (stands_in) {
+        comm::IoThread::StandIn here(io_);
+        if (here) {
+            for (const auto& news : std::exchange(news_, {})) news();
+            here.work_until([this] { return queue_.has_work(); }, Deadline::max());
+            here.work_off();  // calls that have come by now can run with the next one; and nobody starves
+        }
+    }
+    for (auto& news : std::exchange(news_, {})) io_.post(std::move(news));
+}
+
+void ExecutorLoop::stop() {
+    queue_.stop();
+    io_.post([] {});  // wakes a stand-in
+}
+
+}  // namespace kvgrid::worker
