@@ -35,6 +35,7 @@ void ExecutorLoop::tell_news(bool stands_in) {
         }
     }
     for (auto& news : std::exchange(news_, {})) io_.post(std::move(news));
+    io_.resume();  // the next operation has to be read by somebody
 }
 
 void ExecutorLoop::stop() {

@@ -56,6 +56,10 @@ void IoThread::post(std::function<void()> work) {
     impl_->turn.resume();
 }
 
+void IoThread::resume() {
+    impl_->turn.resume();
+}
+
 bool IoThread::on_this_thread() const {
     return impl_->turn.is_mine();
 }

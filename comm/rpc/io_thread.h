@@ -20,6 +20,9 @@ class IoThread {
     void post(std::function<void()> work);  // from any thread; runs on the I/O thread, in order of posting
     bool on_this_thread() const;
 
+    // From a thread that has stood in and will not be back soon: the I/O thread goes on at once, unless somebody else stands in.
+    void resume();
+
     // Does the I/O thread's work in a thread that waits for a message, which is then not woken by the I/O thread but finds it itself.
     //
     //   Between two stand-ins nobody works, unless others wait for something; after IoTurn::kPatience the I/O thread goes on by itself. So a
