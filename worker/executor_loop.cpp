@@ -32,6 +32,7 @@ void ExecutorLoop::tell_news(bool stands_in) {
             for (const auto& news : std::exchange(news_, {})) news();
             here.work_until([this] { return queue_.has_work(); }, Deadline::max());
             here.work_off();  // calls that have come by now can run with the next one; and nobody starves
+            return;
         }
     }
     for (auto& news : std::exchange(news_, {})) io_.post(std::move(news));
