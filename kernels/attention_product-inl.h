@@ -162,18 +162,17 @@ HWY_INLINE void multiply_units(const Product& work, int unit) {
         add_step(step);
         add_step(step + 1);
 #pragma GCC unroll 8
-        for (int byte = 0; byte < 2 * kStepBytes; byte += kLineBytes) __builtin_prefetch(prefetch + byte);
+        for (int byte = 0; byte < 2 * kStepBytes; byte += kLineBytes) __builtin_prefetch(prefetch + byte, 0, 2);
         prefetch += 2 * kStepBytes;
     }
     if (step < work.steps) add_step(step);
 
-    const bool in_order = kScores && work.ends;
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
         float* const to = c + row * work.c_stride;
 #pragma GCC unroll 8
         for (int pair = 0; pair < kUnits; ++pair) {
-            if (in_order) {
+            if constexpr (kScores) {
                 store_unit<Source>(sums[row][2 * pair], sums[row][2 * pair + 1], to + pair * kUnitColumns);
             } else {
                 hn::StoreU(sums[row][2 * pair], floats, to + pair * kUnitColumns);

@@ -19,9 +19,8 @@ struct Product {
     float* c;  // [rows][columns]
     std::size_t c_stride;
     bool begins;  // c starts from zero
-    bool ends;    // no more steps: scores are put in the order of their tokens
-    // As many bytes as b has, which are wanted soon and asked for line by line along the way: a core has few misses under way, and
-    // a burst of more would hold it up. b itself where there are none.
+    // As many bytes as b has, which are wanted next and asked for line by line along the way, into the second-level cache: the first
+    // level's few places for misses would be held until memory answers. b itself where there are none.
     const std::byte* prefetch;
 };
 inline constexpr int kLineBytes = 64;

@@ -60,7 +60,7 @@ KVGRID_AVX512_BF16 void multiply_pairs(const Product& work) {
         b += kStepBytes;
 #pragma GCC unroll 4
         for (std::size_t byte = 0; byte < kStepBytes; byte += kLineBytes) {
-            __builtin_prefetch(work.prefetch + step * kStepBytes + byte);
+            __builtin_prefetch(work.prefetch + step * kStepBytes + byte, 0, 2);
         }
         const __m512bh columns[4] = {(__m512bh)first.low, (__m512bh)first.high, (__m512bh)second.low,
                                      (__m512bh)second.high};
@@ -77,13 +77,8 @@ KVGRID_AVX512_BF16 void multiply_pairs(const Product& work) {
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
         float* const c = work.c + row * work.c_stride;
-        if (work.ends) {
-            store_scores(sums[row][0], sums[row][1], c);
-            store_scores(sums[row][2], sums[row][3], c + 32);
-            continue;
-        }
-#pragma GCC unroll 8
-        for (int vector = 0; vector < 4; ++vector) _mm512_storeu_ps(c + vector * 16, sums[row][vector]);
+        store_scores(sums[row][0], sums[row][1], c);
+        store_scores(sums[row][2], sums[row][3], c + 32);
     }
 }
 

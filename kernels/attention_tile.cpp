@@ -2,8 +2,7 @@
 //
 //   K block --scores--> [rows][64 tokens] --hide, softmax--> weights --outputs--> [rows][head_dim] <-- V block
 //
-// The next page's scores and this page's outputs take turns, strip by strip (attention_strips.h): two streams of memory are read at
-// once, which brings more than one, and no pause of one idles the other.
+// The next page's K comes to the cache while this one's is multiplied, and V likewise (attention_block.h).
 
 #include "kernels/attention_tile.h"
 
@@ -12,8 +11,8 @@
 #include <numbers>
 #include <utility>
 
+#include "kernels/attention_block.h"
 #include "kernels/attention_scores_bf16.h"
-#include "kernels/attention_strips.h"
 #include "kernels/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -107,36 +106,25 @@ class Run {
           scratch_(scratch_at(scratch, tile.row_count, head_dim_)),
           outcome_(outcome),
           oldest_(view_of_row(0)),
-          newest_(view_of_row(tile.row_count - 1)),
-          strip_count_(strip_count(block_bytes())) {}
+          newest_(view_of_row(tile.row_count - 1)) {}
 
     void attend() {
         begin();
         if (fragment_.first < fragment_.end) {
-            Strips(scores_of_page(fragment_.first)).multiply_all();
+            scores_of_page(fragment_.first).multiply();
             finish_scores(fragment_.first);
         }
         for (int position = fragment_.first; position < fragment_.end; ++position) {
-            Strips outputs(outputs_of_page(position));
-            if (position + 1 < fragment_.end) {
-                Strips scores(scores_of_page(position + 1));
-                for (int strip = 0; strip < strip_count_; ++strip) {
-                    scores.multiply_next();
-                    outputs.multiply_next();
-                }
-            } else {
-                outputs.multiply_all();
-            }
+            const bool is_last = position + 1 == fragment_.end;
+            if (!is_last) scores_of_page(position + 1).multiply();
+            outputs_of_page(position).multiply();
             if (!is_seen_whole(position)) accumulate_seen(position);
-            if (position + 1 < fragment_.end) finish_scores(position + 1);
+            if (!is_last) finish_scores(position + 1);
         }
         end();
     }
 
   private:
-    // Strips of 1 to 4 KiB. Fewer leave the memory waiting where rows are few; more store the sums more often.
-    static int strip_count(std::size_t block_bytes) { return block_bytes > 32 * 1024 ? 16 : 8; }
-
     float* scores_of(int position, int row) const {
         return scratch_.scores + (position % 2 * tile_.row_count + row) * kScoreStride;
     }
@@ -163,7 +151,7 @@ class Run {
         std::fill_n(scratch_.outputs, tile_.row_count * output_stride(head_dim_), 0.0f);
     }
 
-    Strips::Block scores_of_page(int position) const {
+    BlockProduct scores_of_page(int position) const {
         return {kernels_.scores,
                 {.a = scratch_.queries,
                  .a_stride = query_stride(head_dim_),
@@ -176,7 +164,6 @@ class Run {
                  .c_stride = kScoreStride,
                  .begins = true},
                 tile_.row_count,
-                strip_count_,
                 position + 1 < fragment_.end ? k_block(position + 1) : nullptr};
     }
 
@@ -193,9 +180,9 @@ class Run {
     }
 
     // A page of which some row sees only a part has no steps here: see accumulate_seen.
-    Strips::Block outputs_of_page(int position) const {
+    BlockProduct outputs_of_page(int position) const {
         return {kernels_.outputs, outputs_product(position, 0, 0, is_seen_whole(position) ? kPageTokens : 0),
-                tile_.row_count, strip_count_, position + 1 < fragment_.end ? v_block(position + 1) : nullptr};
+                tile_.row_count, position + 1 < fragment_.end ? v_block(position + 1) : nullptr};
     }
 
     // The rows of a token see the same slots, and read no others: a weight of 0 would not stop a NaN in V.
@@ -205,8 +192,8 @@ class Run {
             end = std::min(tile_.row_count, row + group - (tile_.first_row + row) % group);
             const Slots seen = slots_of(entry(position), view_of_row(row));
             for (const auto& [first_slot, end_slot] : {std::pair(0, seen.sinks), std::pair(seen.first, seen.end)}) {
-                Strips({kernels_.outputs, outputs_product(position, row, first_slot, end_slot), end - row, 1, nullptr})
-                    .multiply_all();
+                BlockProduct{kernels_.outputs, outputs_product(position, row, first_slot, end_slot), end - row, nullptr}
+                    .multiply();
             }
         }
     }
@@ -267,7 +254,6 @@ class Run {
     FragmentScratch scratch_;
     FragmentOutcome outcome_;
     RowView oldest_, newest_;
-    int strip_count_;
 };
 
 void attend_fragment_on_target(const Attention& work, const Tile& tile, const Fragment& fragment, std::byte* scratch,
