@@ -126,7 +126,7 @@ HWY_INLINE void multiply_units(const Product& work, int unit) {
 #pragma GCC unroll 8
         for (int vector = 0; vector < kVectors; ++vector) {
             sums[row][vector] =
-                work.begins ? hn::Zero(floats) : hn::LoadU(floats, c + row * work.c_stride + vector * kLanes);
+                kScores ? hn::Zero(floats) : hn::LoadU(floats, c + row * work.c_stride + vector * kLanes);
         }
     }
 

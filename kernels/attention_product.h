@@ -8,7 +8,8 @@
 
 namespace kvgrid::kernels {
 
-// One call of a register kernel: some rows against some steps, for all columns. Strides of a and c count 4-byte words.
+// One call of a register kernel: some rows against some steps, for all columns. Scores are written to c, in the order of their tokens; outputs
+// are added to it. Strides of a and c count 4-byte words.
 struct Product {
     const float* a;  // [rows][steps]; words of the kernel's own kind (see elements_per_step)
     std::size_t a_stride;
@@ -18,7 +19,6 @@ struct Product {
     int columns;
     float* c;  // [rows][columns]
     std::size_t c_stride;
-    bool begins;  // c starts from zero
     // As many bytes as b has, which are wanted next and asked for line by line along the way, into the second-level cache: the first
     // level's few places for misses would be held until memory answers. b itself where there are none.
     const std::byte* prefetch;

@@ -48,8 +48,7 @@ KVGRID_AVX512_BF16 void multiply_pairs(const Product& work) {
         a[row] = work.a + row * work.a_stride;
 #pragma GCC unroll 8
         for (int vector = 0; vector < 4; ++vector) {
-            sums[row][vector] =
-                work.begins ? _mm512_setzero_ps() : _mm512_loadu_ps(work.c + row * work.c_stride + vector * 16);
+            sums[row][vector] = _mm512_setzero_ps();
         }
     }
 

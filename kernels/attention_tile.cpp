@@ -161,8 +161,7 @@ class Run {
                  .steps = head_dim_ / kernels_.elements_per_step,
                  .columns = kPageTokens,
                  .c = scores_of(position, 0),
-                 .c_stride = kScoreStride,
-                 .begins = true},
+                 .c_stride = kScoreStride},
                 tile_.row_count,
                 position + 1 < fragment_.end ? k_block(position + 1) : nullptr};
     }
