@@ -71,6 +71,7 @@ void check_numbers(const Decode& work) {
     require(std::isfinite(work.soft_cap) && work.soft_cap >= 0, "soft_cap must be finite and not negative");
     require(work.shape.query_count_max >= 1, "query_count_max must be positive");
     require(work.row_count >= 0, "row_count must not be negative");
+    require(work.kv_layer >= 0, "kv_layer must not be negative");
 }
 
 void check_memory(const Decode& work) {
@@ -117,6 +118,7 @@ DecodeArguments arguments_of(const Decode& work) {
             .units = work.units.data,
             .blocks = work.blocks.data,
             .block_count = static_cast<int>(work.blocks.size),
+            .kv_layer = work.kv_layer,
             .q = work.q.data,
             .outputs = {or_null(work.rounded), or_null(work.partial), or_null(work.lse)},
             .slots = work.workspace.data,

@@ -48,6 +48,7 @@ struct Decode {
     DeviceSpan<const DecodeItem> items;
     DeviceSpan<const PageList> lists;
     DeviceSpan<const PageEntry> entries;
+    int kv_layer = 0;  // whose lists are read
     DeviceSpan<const DecodeUnit> units;
     DeviceSpan<const DecodeBlock> blocks;
     DeviceSpan<const std::byte> q;

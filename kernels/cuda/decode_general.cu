@@ -147,15 +147,15 @@ __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant
     view.first_query = query;
     view.window = item.window;
     view.sinks = item.sinks;
-    view.list = list.first;
+    view.list = list.at_layer(work.arguments.kv_layer);
     const std::int64_t end = work.shape.strictly_earlier ? query : query + 1;
-    set_visible_pages(view, work.arguments.entries + list.first, list.count, end);
+    set_visible_pages(view, work.arguments.entries + view.list, list.count, end);
 
     const RowReader<Element> reader(work, output_row);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     RowSums sums;
     for (int position = 0; position < view.page_count; ++position) {
-        const PageEntry entry = work.arguments.entries[view.page_at(position)];
+        const PageEntry entry = work.arguments.entries[view.page_at(position, 0)];
         const std::byte* const page = work.arguments.slab + entry.page * work.arguments.page_bytes;
         for (int slot = warp; slot < static_cast<int>(entry.token_count); slot += kWarps) {
             const std::int64_t key = entry.first_token + slot;

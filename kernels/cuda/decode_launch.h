@@ -23,6 +23,7 @@ struct DecodeArguments {
     const DecodeUnit* units;
     const DecodeBlock* blocks;
     int block_count;
+    int kv_layer;
     const void* q;
     DecodeOutputs outputs;
     float* slots;  // the workspace

@@ -110,7 +110,7 @@ class SliceRing {
         }
         if (segments_.at_end()) return;
         const int page = segments_.first_page() + slice_ / Variant::kSlicesPerPage;
-        entry_ = arguments_.entries[segments_.unit().page_at(page)];
+        entry_ = arguments_.entries[segments_.unit().page_at(page, arguments_.kv_layer)];
     }
 
     __device__ __forceinline__ void copy(int stage) {

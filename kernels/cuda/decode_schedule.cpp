@@ -11,7 +11,8 @@ DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count) {
     for (int index = 0; index < unit_count; ++index) {
         const UnitPlace place = place_of_unit(batch.shape, index);
         const PageList list = batch.lists[place.item * batch.shape.heads.kv_heads + place.kv_head];
-        schedule.units.push_back(make_unit(batch.shape, batch.items[place.item], list, batch.entries.data(), place));
+        const PageEntry* const entries = batch.entries.data() + list.at_layer(batch.kv_layer);
+        schedule.units.push_back(make_unit(batch.shape, batch.items[place.item], list, entries, place));
         page_count += schedule.units.back().page_count;
     }
     const int unit_cost = unit_cost_of(page_count, block_count);

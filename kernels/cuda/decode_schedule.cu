@@ -43,7 +43,8 @@ __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_consta
     for (int index = threadIdx.x; index < unit_count; index += kThreads) {
         const UnitPlace place = place_of_unit(work.shape, index);
         const PageList list = work.lists.data[place.item * work.shape.heads.kv_heads + place.kv_head];
-        const DecodeUnit unit = make_unit(work.shape, work.items.data[place.item], list, work.entries.data, place);
+        const PageEntry* const entries = work.entries.data + list.at_layer(work.kv_layer);
+        const DecodeUnit unit = make_unit(work.shape, work.items.data[place.item], list, entries, place);
         work.units.data[index] = unit;
         own_pages += unit.page_count;
     }

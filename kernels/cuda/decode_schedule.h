@@ -35,10 +35,13 @@ struct DecodeItem {
     std::int32_t first_row;    // row of the first new token in q and in the outputs
 };
 
-// Where the page list of a stream lies among the entries of all lists.
+// Where the page lists of a stream's KV head lie among the entries of all lists: that of KV layer l begins at first + l * layer_stride.
 struct PageList {
     std::int32_t first;
-    std::int32_t count;
+    std::int32_t count;             // the same in all layers that share a schedule
+    std::int32_t layer_stride = 0;  // 0: there is one layer
+
+    constexpr int at_layer(int kv_layer) const { return first + kv_layer * layer_stride; }
 };
 
 struct DecodeShape {
@@ -58,7 +61,7 @@ struct DecodeShape {
 };
 
 struct alignas(16) DecodeUnit {
-    std::int32_t list;        // the stream's first entry
+    std::int32_t list;        // the stream's first entry in KV layer 0
     std::int32_t sink_pages;  // visible pages of the list: [0, sink_pages), then from first_page on
     std::int32_t first_page;
     std::int32_t page_count;  // visible pages
@@ -69,10 +72,11 @@ struct alignas(16) DecodeUnit {
     std::int64_t first_query;  // order number of the query of the unit's first row
     std::int64_t window;
     std::int64_t sinks;
-    std::int32_t reserved[2];
+    std::int32_t layer_stride;
+    std::int32_t reserved;
 
-    constexpr int page_at(int position) const {
-        return list + (position < sink_pages ? position : first_page + position - sink_pages);
+    constexpr int page_at(int position, int kv_layer) const {
+        return list + kv_layer * layer_stride + (position < sink_pages ? position : first_page + position - sink_pages);
     }
 };
 
@@ -96,6 +100,7 @@ struct DecodeBatch {
     std::span<const DecodeItem> items;
     std::span<const PageList> lists;  // [item][kv_head]
     std::span<const PageEntry> entries;
+    int kv_layer = 0;  // whose lists are looked at
 
     int unit_count() const { return static_cast<int>(items.size()) * shape.heads.kv_heads * shape.units_per_stream(); }
 };
@@ -124,6 +129,7 @@ struct ScheduleDecode {
     DeviceSpan<DecodeUnit> units;
     DeviceSpan<DecodeBlock> blocks;
     DeviceSpan<std::int32_t> cost_before;
+    int kv_layer = 0;  // whose lists are looked at
 };
 void schedule_decode(const ScheduleDecode& work, Stream stream);
 

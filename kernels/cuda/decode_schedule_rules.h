@@ -40,9 +40,9 @@ constexpr UnitPlace place_of_unit(const DecodeShape& shape, int unit) {
     return {stream / shape.heads.kv_heads, stream % shape.heads.kv_heads, unit % per_stream};
 }
 
-// Unit `place.tile` of those of unit_rows rows each.
+// Unit `place.tile` of those of unit_rows rows each, by the list of one KV layer.
 constexpr DecodeUnit make_unit_of(const DecodeShape& shape, int unit_rows, const DecodeItem& item, const PageList& list,
-                                  const PageEntry* entries, const UnitPlace& place) {
+                                  const PageEntry* entries_of_list, const UnitPlace& place) {
     const int group = shape.heads.group();
     const int first_row = place.tile * unit_rows;
     const int rows = item.query_count * group - first_row;
@@ -53,17 +53,18 @@ constexpr DecodeUnit make_unit_of(const DecodeShape& shape, int unit_rows, const
     unit.window = item.window;
     unit.sinks = item.sinks;
     unit.list = list.first;
+    unit.layer_stride = list.layer_stride;
     unit.kv_head = place.kv_head;
     unit.query_row = item.first_row + first_row / group;
     unit.first_head = first_row % group;
     const std::int64_t newest = unit.first_query + (unit.first_head + unit.row_count - 1) / group;
-    set_visible_pages(unit, entries + list.first, list.count, shape.strictly_earlier ? newest : newest + 1);
+    set_visible_pages(unit, entries_of_list, list.count, shape.strictly_earlier ? newest : newest + 1);
     return unit;
 }
 
 constexpr DecodeUnit make_unit(const DecodeShape& shape, const DecodeItem& item, const PageList& list,
-                               const PageEntry* entries, const UnitPlace& place) {
-    return make_unit_of(shape, shape.unit_rows(), item, list, entries, place);
+                               const PageEntry* entries_of_list, const UnitPlace& place) {
+    return make_unit_of(shape, shape.unit_rows(), item, list, entries_of_list, place);
 }
 
 constexpr int unit_cost_of(std::int64_t page_count, int block_count) {

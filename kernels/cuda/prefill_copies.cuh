@@ -96,7 +96,7 @@ class PrefillCopies {
     // Behind the last page: one without tokens.
     __device__ PageEntry entry_at(int position) const {
         if (position >= shared_.unit.page_count) return {0, 0, 0};
-        return arguments_.entries[shared_.unit.page_at(position)];
+        return arguments_.entries[shared_.unit.page_at(position, arguments_.kv_layer)];
     }
 
     // K (block 0) or V (block 1) of both pages.

@@ -264,8 +264,9 @@ __global__ __launch_bounds__(Variant::kThreads, 1) void prefill_block(const __gr
         const int kv_heads = work.shape.heads.kv_heads;
         const UnitPlace place{stream / kv_heads, stream % kv_heads,
                               chunk_count - 1 - static_cast<int>(blockIdx.x) % chunk_count};
-        shared.unit = make_unit_of(work.shape, Variant::kRows, work.items[place.item], work.lists[stream],
-                                   work.arguments.entries, place);
+        const PageList list = work.lists[stream];
+        shared.unit = make_unit_of(work.shape, Variant::kRows, work.items[place.item], list,
+                                   work.arguments.entries + list.at_layer(work.arguments.kv_layer), place);
         for (int stage = 0; stage < PrefillShared::kStages; ++stage) {
             barrier_init(shared_address(&shared.k_full[stage]), 1);
             barrier_init(shared_address(&shared.v_full[stage]), 1);

@@ -56,6 +56,15 @@ DecodeHostBatch::DecodeHostBatch(const Attention& work)
             entries.insert(entries.end(), pages.begin(), pages.end());
         }
     }
+    // The layers before have lists of the same lengths, of pages that are not meant.
+    const std::vector<PageEntry> meant = std::move(entries);
+    for (int layer = 0; layer <= kKvLayer; ++layer) {
+        for (PageEntry entry : meant) {
+            if (layer < kKvLayer) entry.page = 0;
+            entries.push_back(entry);
+        }
+    }
+    for (PageList& list : lists) list.layer_stride = static_cast<int>(meant.size());
 }
 
 DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
@@ -78,7 +87,7 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     reset_decode_workspace(workspace.span(), nullptr);
 
     schedule_decode(
-        {batch.shape, items.span(), lists.span(), entries.span(), units.span(), blocks.span(), cost_before.span()},
+        {batch.shape, items.span(), lists.span(), entries.span(), units.span(), blocks.span(), cost_before.span(), DecodeHostBatch::kKvLayer},
         nullptr);
     const Decode call{
         .shape = batch.shape,
@@ -91,6 +100,7 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
         .items = items.span(),
         .lists = lists.span(),
         .entries = entries.span(),
+        .kv_layer = DecodeHostBatch::kKvLayer,
         .units = units.span(),
         .blocks = blocks.span(),
         .q = q.span(),

@@ -22,10 +22,12 @@ class DecodeOnGpu {
     static Outcome run(const Attention& work, int block_count = 0);
 };
 
-// The same batch in the form that the host's schedule is made of.
+// The same batch in the form that the host's schedule is made of, as the last of several KV layers.
 struct DecodeHostBatch {
+    static constexpr int kKvLayer = 2;
+
     explicit DecodeHostBatch(const Attention& work);
-    DecodeBatch view() const { return {shape, items, lists, entries}; }
+    DecodeBatch view() const { return {shape, items, lists, entries, kKvLayer}; }
 
     DecodeShape shape;
     std::vector<DecodeItem> items;

@@ -116,7 +116,7 @@ TEST_F(DecodeScheduleTest, ListsTheVisiblePagesOfEveryUnit) {
             for (int entry = list.first; entry < list.first + list.count; ++entry) {
                 if (sees(batch.shape, unit, batch.entries[entry])) expected.push_back(entry);
             }
-            for (int position = 0; position < unit.page_count; ++position) listed.push_back(unit.page_at(position));
+            for (int position = 0; position < unit.page_count; ++position) listed.push_back(unit.page_at(position, 0));
             EXPECT_TRUE(std::includes(listed.begin(), listed.end(), expected.begin(), expected.end()));
             // Between the first query's window and the last one's a page may be listed for the rows in between only.
             EXPECT_LE(listed.size(), expected.size() + 1);
