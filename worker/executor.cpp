@@ -132,6 +132,7 @@ OperationResult Executor::run(const RunLayer& layer) {
                     .q = {},
                     .k = {},
                     .v = {},
+                    .whole = {},
                     .partial = {},
                     .lse = {},
                     .spans = &observer_.spans,
@@ -154,6 +155,7 @@ OperationResult Executor::run(const RunLayer& layer) {
         call.v = tensors.subspan(q_bytes + kv_bytes, kv_bytes);
         if (attends) {
             join_.prepare(model->spec, model->grid, tokens, current_->number);
+            call.whole = join_.whole();
             call.partial = join_.partial();
             call.lse = join_.lse();
         }

@@ -46,6 +46,11 @@ void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std
     grid_ = grid;
     tokens_ = tokens;
     operation_ = operation;
+    if (collective_.size() == 1) {
+        whole_bytes_ = spec.row_bytes() * spec.query_heads * tokens;
+        whole_.reset(new std::byte[whole_bytes_]);
+        return;
+    }
     const std::size_t rows_max = static_cast<std::size_t>(tokens) * kv_heads_per_part_max(spec, grid) * spec.group();
     lse_offset_ = kHeaderBytes + rows_max * spec.head_dim * sizeof(float);
     block_bytes_ = (lse_offset_ + rows_max * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
@@ -60,9 +65,8 @@ void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std
 }
 
 Result<comm::Payload> Join::finish(Deadline deadline) {
-    if (collective_.size() > 1) {
-        if (Status gathered = gather(deadline); !gathered) return gathered.error();
-    }
+    if (collective_.size() == 1) return comm::Payload(whole_, {whole_.get(), whole_bytes_});
+    if (Status gathered = gather(deadline); !gathered) return gathered.error();
     return collective_.rank() == root_ ? merge() : comm::Payload{};
 }
 
@@ -93,7 +97,7 @@ comm::Payload Join::merge() const {
     const std::size_t row_bytes = spec_.row_bytes() * spec_.query_heads;
     std::shared_ptr<std::byte[]> merged(new std::byte[row_bytes * tokens_]);
     const std::span<std::byte> out{merged.get(), row_bytes * tokens_};
-    const std::byte* blocks = collective_.size() == 1 ? mine_->data : all_->data;
+    const std::byte* blocks = all_->data;
     for (int head_part = 0; head_part < grid_.head_parts; ++head_part) {
         const HeadRange heads = query_heads_of_part(spec_, grid_, head_part);
         const std::byte* first = blocks + grid_.rank(head_part, 0) * block_bytes_;

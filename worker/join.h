@@ -18,7 +18,7 @@ namespace kvgrid::worker {
 //   Block   64 bytes of header | partial [tokens, local query heads, head_dim] f32 | lse [tokens, local query heads] f32, padded to
 //           the largest head part, so that all blocks of a call have one size:
 //           64 + tokens * query heads of the largest part * (head_dim + 1) * 4 bytes, whatever the context's length.
-//   Use     prepare -> the kernels write into partial() and lse() -> finish, on every rank, in the same order.
+//   Use     prepare -> the kernels write into whole(), or partial() and lse() -> finish, on every rank, in the same order.
 class Join {
   public:
     Join(comm::Collective& collective, int root, SpanRecorder* spans = nullptr);
@@ -26,6 +26,8 @@ class Join {
 
     // Lays out this rank's block for an operation.
     void prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation);
+    // Not empty where this rank is alone: then its output is the whole, and there is nothing to join.
+    std::span<std::byte> whole() { return {whole_.get(), whole_bytes_}; }
     std::span<float> partial() { return partial_; }
     std::span<float> lse() { return lse_; }
 
@@ -51,6 +53,8 @@ class Join {
     std::uint64_t operation_ = 0;
     std::size_t block_bytes_ = 0;
     std::size_t lse_offset_ = 0;
+    std::shared_ptr<std::byte[]> whole_;
+    std::size_t whole_bytes_ = 0;
     std::span<float> partial_;
     std::span<float> lse_;
     std::uint64_t bytes_received_ = 0;

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/units.h"
 #include "core/version.h"
+#include "worker/cpu_device.h"
 #include "worker/node.h"
 
 namespace {
@@ -107,11 +108,14 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, s
                                .mpi_rank = mpi_rank,
                                .world = world,
                                .memory_bytes = *memory,
-                               .kernel_threads = options.threads > 0 ? options.threads : default_threads(),
                                .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
                                .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
                                .drain_timeout = std::chrono::milliseconds(options.drain_timeout_ms),
                                .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
+}
+
+std::unique_ptr<worker::Device> make_device(const Options& options) {
+    return std::make_unique<worker::CpuDevice>(options.threads > 0 ? options.threads : default_threads());
 }
 
 // Turns the first SIGTERM or SIGINT into node.drain(), and any further one into node.stop(). The signals are blocked in all other
@@ -180,7 +184,7 @@ int run(const Options& options) {
         return 2;
     }
     if (world) configured->abandoned_mpi_requests = [&world] { return world->abandoned_request_count(); };
-    worker::Node node(*configured, make_former(world.get()));
+    worker::Node node(*configured, make_former(world.get()), make_device(options));
     StopOnSignal stop(node);
     if (const Status done = node.run(); !done) {
         log_error(done.error().to_string());

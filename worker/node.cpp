@@ -27,11 +27,11 @@ bool changes_report(const OperationBody& body) {
 
 }  // namespace
 
-Node::Node(NodeOptions options, FormCollective form)
+Node::Node(NodeOptions options, FormCollective form, std::unique_ptr<Device> device)
     : options_(std::move(options)),
       form_(std::move(form)),
       executor_loop_(io_),
-      kernel_threads_(options_.kernel_threads) {}
+      device_(std::move(device)) {}
 
 Node::~Node() {
     monitor_.reset();
@@ -197,7 +197,7 @@ void Node::form(const MembershipView& view, int rank) {
         status = grid_.collective->barrier(deadline);
     }
     if (status) {
-        grid_.shard = std::make_unique<Shard>(rank, options_.memory_bytes, kernel_threads_);
+        grid_.shard = std::make_unique<Shard>(rank, options_.memory_bytes, *device_);
         grid_.executor =
             std::make_unique<Executor>(*grid_.shard, *grid_.collective, options_.operation_timeout, &metrics_);
         publish_report();

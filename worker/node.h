@@ -10,7 +10,6 @@
 
 #include "comm/collective/collective.h"
 #include "comm/rpc/server.h"
-#include "kernels/thread_pool.h"
 #include "worker/collective_slot.h"
 #include "worker/executor.h"
 #include "worker/executor_loop.h"
@@ -32,7 +31,6 @@ struct NodeOptions {
     int mpi_rank = 0;
     std::uint64_t world = 0;  // of the launcher; 0: started alone
     std::uint64_t memory_bytes = 0;
-    int kernel_threads = 1;
     std::chrono::milliseconds operation_timeout{60'000};
     std::chrono::milliseconds form_timeout{30'000};
     std::chrono::milliseconds step_idle_max{60'000};  // 0: for ever
@@ -53,7 +51,7 @@ struct NodeOptions {
 //                   the coordinator and ends.
 class Node {
   public:
-    Node(NodeOptions options, FormCollective form);
+    Node(NodeOptions options, FormCollective form, std::unique_ptr<Device> device);
     ~Node();
 
     // Listens, registers and applies operations until `stop`. Returns the reason if it could not listen.
@@ -90,7 +88,7 @@ class Node {
     const FormCollective form_;
     WorkerMetrics metrics_;
     ExecutorLoop executor_loop_;
-    kernels::ThreadPool kernel_threads_;
+    const std::unique_ptr<Device> device_;
     Grid grid_;
     CollectiveSlot collective_;  // grid_'s
 

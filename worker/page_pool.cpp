@@ -1,37 +1,13 @@
 #include "worker/page_pool.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 namespace kvgrid::worker {
 
-Result<std::unique_ptr<PagePool>> PagePool::make(std::size_t page_bytes, std::uint32_t capacity) {
-    const std::size_t bytes = page_bytes * capacity;
-    // NORESERVE: pages cost memory when they are first written, so a pool may be planned for memory that others still hold.
-    void* base = mmap(nullptr, std::max<std::size_t>(bytes, 1), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) {
-        return {Errc::no_room,
-                fmt::format("the system refused {} bytes for {} pages of {} bytes: {}; give the worker a smaller "
-                            "memory budget",
-                            bytes, capacity, page_bytes, std::strerror(errno))};
-    }
-    madvise(base, bytes, MADV_HUGEPAGE);  // fewer TLB misses on long contexts; harmless where it is not supported
-    return std::unique_ptr<PagePool>(new PagePool(static_cast<std::byte*>(base), page_bytes, capacity));
-}
-
-PagePool::PagePool(std::byte* base, std::size_t page_bytes, std::uint32_t capacity)
-    : base_(base), page_bytes_(page_bytes), free_pages_(capacity), holders_(capacity, 0), reserved_(capacity, false) {
+PagePool::PagePool(std::uint32_t capacity)
+    : free_pages_(capacity), holders_(capacity, 0), reserved_(capacity, false) {
     for (std::uint32_t i = 0; i < capacity; ++i) free_pages_[i] = capacity - 1 - i;
     counts_.capacity = counts_.free = capacity;
-}
-
-PagePool::~PagePool() {
-    munmap(base_, std::max<std::size_t>(page_bytes_ * counts_.capacity, 1));
 }
 
 Result<std::vector<PageId>> PagePool::reserve(std::size_t count) {

@@ -2,11 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "core/result.h"
-#include "kernels/page_layout.h"
 
 namespace kvgrid::worker {
 
@@ -24,7 +22,7 @@ struct PageCounts {
     bool conserved() const { return free + used + reserved == capacity && shared <= used; }
 };
 
-// The pages of one model in one worker: a slab, a free list, and a reference count for each page.
+// Who holds the pages of one model in one worker: a free list, and a reference count for each page. Their memory is the device's.
 //
 //              reserve           commit            share / give_back
 //     free  ------------> reserved ------> used (1) <-----------> used (n)
@@ -33,12 +31,10 @@ struct PageCounts {
 //
 //   Invariant  free + used + reserved == capacity, after every call. A page has holders exactly while it is not free.
 //   Threads    one at a time.
-//   Cost       O(1) for each page named; memory is committed by the system when a page is first written.
+//   Cost       O(1) for each page named.
 class PagePool {
   public:
-    // `no_room` with the figures if the system refuses the memory.
-    static Result<std::unique_ptr<PagePool>> make(std::size_t page_bytes, std::uint32_t capacity);
-    ~PagePool();
+    explicit PagePool(std::uint32_t capacity);
     PagePool(const PagePool&) = delete;
     PagePool& operator=(const PagePool&) = delete;
 
@@ -53,17 +49,13 @@ class PagePool {
     bool is_reserved(PageId page) const { return reserved_[page]; }
     PageCounts counts() const { return counts_; }
     std::uint64_t free_count() const { return counts_.free; }
-    kernels::Slab slab() const { return {base_, page_bytes_}; }
 
     // Counts every page anew: whether the counts kept along the way are right. O(capacity).
     bool recount_agrees() const;
 
   private:
-    PagePool(std::byte* base, std::size_t page_bytes, std::uint32_t capacity);
     void check() const;
 
-    std::byte* base_;
-    std::size_t page_bytes_;
     std::vector<PageId> free_pages_;  // a stack: the page freed last is handed out first
     std::vector<std::uint32_t> holders_;
     std::vector<bool> reserved_;

@@ -20,8 +20,8 @@ Status check_window(const Window& window) {
 
 }  // namespace
 
-Shard::Shard(int rank, std::uint64_t memory_bytes, kernels::ThreadPool& threads)
-    : rank_(rank), memory_bytes_(memory_bytes), memory_left_(memory_bytes), threads_(threads) {}
+Shard::Shard(int rank, std::uint64_t memory_bytes, Device& device)
+    : rank_(rank), memory_bytes_(memory_bytes), memory_left_(memory_bytes), device_(device) {}
 
 Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const GridShape& grid,
                                        std::uint64_t pool_bytes) {
@@ -40,16 +40,21 @@ Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const 
                             "model a larger pool",
                             budget, pages, spec.page_bytes(), kPageTokens, pages_min)};
     }
-    auto pool = PagePool::make(spec.page_bytes(), static_cast<std::uint32_t>(pages));
-    if (!pool) return pool.error();
+    const auto page_count = static_cast<std::uint32_t>(pages);
+    const kernels::HeadShape heads{kv_heads.count * spec.group(), kv_heads.count, spec.head_dim};
+    auto on_device = device_.make_model({spec, heads, grid, grid.sequence_part(rank_)}, page_count);
+    if (!on_device) return on_device.error();
 
     ShardModel model{.spec = spec,
                      .grid = grid,
-                     .heads = {kv_heads.count * spec.group(), kv_heads.count, spec.head_dim},
-                     .pool = std::move(*pool),
+                     .heads = heads,
+                     .pool = std::make_unique<PagePool>(page_count),
+                     .device = std::move(*on_device),
                      .streams = nullptr,
                      .pool_bytes = pages * spec.page_bytes()};
-    model.streams = std::make_unique<StreamTable>(spec, grid, rank_, *model.pool);
+    model.streams = std::make_unique<StreamTable>(
+        spec, grid, rank_, *model.pool,
+        [device = model.device.get()](std::span<const kernels::PagePair> pairs) { device->copy_pages(pairs); });
     memory_left_ -= model.pool_bytes;
     const std::uint64_t bytes = model.pool_bytes;
     models_.emplace(id, std::move(model));
@@ -117,6 +122,7 @@ Status Shard::close(SequenceId id) {
     const auto model = model_of_open(id);
     if (!model) return model.error();
     if (Status closed = (*model)->streams->close(id); !closed) return closed;
+    (*model)->device->forget(id);
     model_of_sequence_.erase(id);
     return {};
 }
@@ -161,10 +167,11 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
     const SequenceState& sequence = *model.streams->find(id);
     const auto mine =
         token_runs_of_part(first_token, token_count, sequence.spread, model.grid, model.grid.sequence_part(rank_));
+    const std::size_t stream = model.streams->kv_layer_index(layer) * static_cast<std::size_t>(model.heads.kv_heads);
     runs_.clear();
     int rows = 0;
     for (int head = 0; head < model.heads.kv_heads; ++head) {
-        const auto& pages = sequence.streams[stream_index(model, layer, head)];
+        const auto& pages = sequence.streams[stream + head];
         rows = 0;
         auto entry = pages.begin();
         for (const TokenRun& run : mine) {
@@ -176,16 +183,7 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
             rows += run.token_count;
         }
     }
-    const std::size_t bytes = rows * model.heads.kv_heads * model.spec.row_bytes();
-    kernels::read_pages_cpu({.kv_heads = model.heads.kv_heads,
-                             .head_dim = model.spec.head_dim,
-                             .dtype = model.spec.dtype,
-                             .slab = model.pool->slab(),
-                             .runs = runs_,
-                             .row_count = rows,
-                             .k = out.subspan(0, bytes),
-                             .v = out.subspan(bytes, bytes)},
-                            threads_);
+    model.device->read(runs_, rows, out.first(2 * rows * model.heads.kv_heads * model.spec.row_bytes()));
 }
 
 Inventory Shard::inventory() const {

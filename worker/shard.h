@@ -8,9 +8,7 @@
 
 #include "core/ids.h"
 #include "core/sharding.h"
-#include "kernels/append.h"
-#include "kernels/attention.h"
-#include "kernels/thread_pool.h"
+#include "worker/device.h"
 #include "worker/inventory.h"
 #include "worker/page_pool.h"
 #include "worker/span_recorder.h"
@@ -25,6 +23,7 @@ struct ShardModel {
     GridShape grid;
     kernels::HeadShape heads;  // of this shard
     std::unique_ptr<PagePool> pool;
+    std::unique_ptr<DeviceModel> device;  // the pages' memory
     std::unique_ptr<StreamTable> streams;
     std::uint64_t pool_bytes = 0;
 };
@@ -43,8 +42,11 @@ struct ShardLayer {
     std::span<const std::byte> q;  // [tokens, local query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [tokens, local KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
-    std::span<float> partial;       // out [tokens, local query heads, head_dim]; empty in a write step
-    std::span<float> lse;           // out [tokens, local query heads]
+    // Out, not in a write step: [tokens, local query heads, head_dim] in the model's dtype, for a shard that holds all tokens of its heads; or
+    // `partial` in f32 with `lse` [tokens, local query heads], for the join.
+    std::span<std::byte> whole;
+    std::span<float> partial;
+    std::span<float> lse;
     SpanRecorder* spans = nullptr;  // may be left out
     std::uint64_t operation = 0;    // for them
 };
@@ -81,8 +83,8 @@ struct StepSize {
 //   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing.
 class Shard {
   public:
-    // `memory_bytes`: budget for the page pools of all models.
-    Shard(int rank, std::uint64_t memory_bytes, kernels::ThreadPool& threads);
+    // `memory_bytes`: budget for the page pools of all models, of the device's memory.
+    Shard(int rank, std::uint64_t memory_bytes, Device& device);
 
     // `pool_bytes` 0: all of the budget that no model has. Returns the bytes of the pool, whole pages.
     Result<std::uint64_t> add_model(ModelId id, const ModelSpec& spec, const GridShape& grid, std::uint64_t pool_bytes);
@@ -129,22 +131,18 @@ class Shard {
     Result<ShardModel*> model_of_open(SequenceId id);
     Status check_begin(const BeginStep& request) const;
     Status check_layer(const ShardLayer& call) const;
-    void append_layer(ShardModel& model, const ShardLayer& call);
-    void attend_layer(ShardModel& model, const ShardLayer& call);
-    std::size_t stream_index(const ShardModel& model, int layer, int head) const;
 
     const int rank_;
     const std::uint64_t memory_bytes_;
     std::uint64_t memory_left_;
-    kernels::ThreadPool& threads_;
+    Device& device_;
     std::unordered_map<ModelId, ShardModel> models_;
     std::unordered_map<SequenceId, ModelId> model_of_sequence_;
     std::unordered_map<StepId, Step> steps_;
 
     // Scratch of a layer call, kept so that decoding does not allocate.
     std::vector<kernels::PageRun> runs_;
-    std::vector<kernels::AttentionItem> items_;
-    std::vector<std::span<const kernels::PageEntry>> streams_of_items_;
+    std::vector<BatchPart> parts_;
 };
 
 }  // namespace kvgrid::worker

@@ -5,7 +5,6 @@
 #include <unordered_set>
 
 #include "worker/shard.h"
-#include "worker/token_runs.h"
 
 namespace kvgrid::worker {
 
@@ -61,6 +60,12 @@ Status Shard::begin(const BeginStep& request) {
     if (Status valid = check_begin(request); !valid) return valid;
     ShardModel& model = models_.at(request.model);
     if (Status grown = model.streams->grow(request.step, request.parts); !grown) return grown;
+    parts_.clear();
+    for (const auto& part : request.parts) parts_.push_back({model.streams->find(part.sequence), part.tokens});
+    if (Status begun = model.device->begin(parts_); !begun) {
+        for (const auto& part : request.parts) model.streams->undo(part.sequence);
+        return begun;
+    }
     Step step{request.model, request.kind, request.parts, {}, layer_after(model.spec, request.kind, -1)};
     for (const auto& part : request.parts) {
         step.size.tokens += part.tokens;
@@ -113,8 +118,10 @@ Status Shard::check_layer(const ShardLayer& call) const {
     const bool attends = first->kind == StepKind::attend;
     const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * model.heads.kv_heads * row : 0;
     const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
-    if (call.q.size() != query_rows * row || call.k.size() != kv_bytes || call.v.size() != kv_bytes ||
-        call.partial.size() != query_rows * model.spec.head_dim || call.lse.size() != query_rows) {
+    const bool has_outputs = call.whole.empty() ? call.partial.size() == query_rows * model.spec.head_dim &&
+                                                      call.lse.size() == query_rows
+                                                : call.whole.size() == query_rows * row;
+    if (call.q.size() != query_rows * row || call.k.size() != kv_bytes || call.v.size() != kv_bytes || !has_outputs) {
         return {
             Errc::invalid_argument,
             fmt::format("layer {} of {} tokens: got {} bytes of q, {} of k, {} of v; must be {}, {}, {}", call.layer,
@@ -127,89 +134,30 @@ Status Shard::layer(const ShardLayer& call) {
     if (Status valid = check_layer(call); !valid) return valid;
     const Step& first = steps_.at(call.steps[0]);
     ShardModel& model = models_.at(first.model);
-    if (model.spec.owns_kv(call.layer)) append_layer(model, call);
-    if (first.kind == StepKind::attend) attend_layer(model, call);
+    parts_.clear();
+    int tokens = 0;
+    for (StepId id : call.steps) {
+        const Step& step = steps_.at(id);
+        for (const auto& part : step.parts) parts_.push_back({model.streams->find(part.sequence), part.tokens});
+        tokens += step.size.tokens;
+    }
+    model.device->run({.steps = call.steps,
+                       .parts = parts_,
+                       .token_count = tokens,
+                       .layer = call.layer,
+                       .q = call.q,
+                       .k = call.k,
+                       .v = call.v,
+                       .whole = call.whole,
+                       .partial = call.partial,
+                       .lse = call.lse,
+                       .spans = call.spans,
+                       .operation = call.operation});
     for (StepId id : call.steps) {
         Step& step = steps_.at(id);
         step.next_layer = layer_after(model.spec, step.kind, call.layer);
     }
     return {};
-}
-
-std::size_t Shard::stream_index(const ShardModel& model, int layer, int head) const {
-    const int kv_layer = model.streams->kv_layer_index(model.spec.layers[layer].kv_layer);
-    return static_cast<std::size_t>(kv_layer) * model.heads.kv_heads + head;
-}
-
-void Shard::append_layer(ShardModel& model, const ShardLayer& call) {
-    const ScopedSpan span(call.spans, SpanKind::append, call.operation);
-    runs_.clear();
-    int row = 0;
-    const std::size_t stream = stream_index(model, call.layer, 0);
-    for (StepId id : call.steps) {
-        for (const auto& part : steps_.at(id).parts) {
-            const SequenceState& sequence = *model.streams->find(part.sequence);
-            const auto mine = token_runs_of_part(sequence.length, part.tokens, sequence.spread, model.grid,
-                                                 model.grid.sequence_part(rank_));
-            for (int head = 0; head < model.heads.kv_heads; ++head) {
-                const auto& pages = sequence.streams[stream + head];
-                std::size_t entry = pages.size() - mine.size();  // the new tokens' pages are the last ones
-                for (const TokenRun& run : mine) {
-                    const int first_row = row + static_cast<int>(run.first_token - sequence.length);
-                    runs_.push_back({pages[entry++].page, run.slot(), run.token_count, first_row, head});
-                }
-            }
-            row += part.tokens;
-        }
-    }
-    kernels::append_cpu({.kv_heads = model.heads.kv_heads,
-                         .head_dim = model.spec.head_dim,
-                         .dtype = model.spec.dtype,
-                         .slab = model.pool->slab(),
-                         .runs = runs_,
-                         .row_count = row,
-                         .k = call.k,
-                         .v = call.v},
-                        threads_);
-}
-
-void Shard::attend_layer(ShardModel& model, const ShardLayer& call) {
-    const ScopedSpan span(call.spans, SpanKind::attend, call.operation);
-    items_.clear();
-    streams_of_items_.clear();
-    std::size_t sequences = 0;
-    for (StepId id : call.steps) sequences += steps_.at(id).parts.size();
-    streams_of_items_.reserve(sequences * model.heads.kv_heads);  // the items point into it
-    int row = 0;
-    const std::size_t stream = stream_index(model, call.layer, 0);
-    for (StepId id : call.steps) {
-        for (const auto& part : steps_.at(id).parts) {
-            const SequenceState& sequence = *model.streams->find(part.sequence);
-            const Window window = window_of_layer(model.spec.layers[call.layer], sequence.window);
-            const std::size_t first_stream = streams_of_items_.size();
-            for (int head = 0; head < model.heads.kv_heads; ++head)
-                streams_of_items_.emplace_back(sequence.streams[stream + head]);
-            items_.push_back({.streams = std::span(streams_of_items_).subspan(first_stream),
-                              .first_query = sequence.length,
-                              .query_count = part.tokens,
-                              .first_row = row,
-                              .window = window.tokens,
-                              .sinks = window.sinks});
-            row += part.tokens;
-        }
-    }
-    kernels::attention_cpu({.heads = model.heads,
-                            .dtype = model.spec.dtype,
-                            .scale = static_cast<float>(model.spec.scale),
-                            .soft_cap = static_cast<float>(model.spec.logit_soft_cap),
-                            .strictly_earlier = model.spec.reads_later_layer(call.layer),
-                            .slab = model.pool->slab(),
-                            .items = items_,
-                            .row_count = row,
-                            .q = call.q,
-                            .partial = call.partial,
-                            .lse = call.lse},
-                           threads_);
 }
 
 Status Shard::commit(StepId id) {

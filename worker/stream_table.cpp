@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "worker/token_runs.h"
 
@@ -29,13 +28,15 @@ std::size_t SequenceState::page_count() const {
     return count;
 }
 
-StreamTable::StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool)
+StreamTable::StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool,
+                         CopyPages copy_pages)
     : spec_(spec),
       kv_layers_(spec.kv_layers()),
       grid_(grid),
       sequence_part_(grid.sequence_part(rank)),
       heads_(kv_heads_of_part(spec, grid, grid.head_part(rank))),
-      pool_(pool) {}
+      pool_(pool),
+      copy_pages_(std::move(copy_pages)) {}
 
 StreamTable::~StreamTable() {
     for (auto& [id, sequence] : sequences_) {
@@ -70,6 +71,7 @@ Status StreamTable::open(SequenceId id, const Window& window) {
     sequence.spread = spread_of(id, grid_);
     sequence.window = window;
     sequence.streams.resize(stream_count());
+    sequence.changed_from.resize(kv_layers_.size());
     sequence.dropped.resize(kv_layers_.size());
     sequences_.emplace(id, std::move(sequence));
     return {};
@@ -82,6 +84,7 @@ Status StreamTable::fork(SequenceId source, SequenceId target) {
         return {Errc::already_exists, fmt::format("sequence {} is open already", target.value)};
     SequenceState copy = **from;  // its spread too: the pages stay where they are
     copy.id = target;
+    copy.changed_from.assign(kv_layers_.size(), 0);
     for (const auto& stream : copy.streams) {
         for (const PageEntry& entry : stream) {
             pool_.share(entry.page);
@@ -122,6 +125,7 @@ Status StreamTable::truncate(SequenceId id, std::int64_t length) {
         stored_tokens_ -= last.token_count - tokens;
         last.token_count = tokens;
     }
+    tails_changed(sequence);
     for (DroppedTokens& dropped : sequence.dropped) {
         if (dropped.first >= length) dropped = {};
     }
@@ -189,17 +193,20 @@ Status StreamTable::grow(StepId step, std::span<const Part> parts) {
     if (!pages) return pages.error();
     std::reverse(pages->begin(), pages->end());  // taken from the back
     for (const Part& part : parts) grow_one(*find(part.sequence), step, part.tokens, *pages);
+    if (!copies_.empty()) copy_pages_(copies_);
+    copies_.clear();
     return {};
 }
 
 void StreamTable::grow_one(SequenceState& sequence, StepId step, int tokens, std::vector<PageId>& pages) {
     sequence.growth = {.step = step, .tokens = tokens, .tail_tokens = 0, .new_pages = 0, .replaced = {}};
     if (tokens == 0) return;
+    tails_changed(sequence);
     const std::int64_t end = sequence.length + tokens;
     if (holds_tail(sequence)) {
         sequence.growth.tail_tokens = static_cast<std::uint32_t>(sequence.length % kPageTokens);
         for (std::size_t s = 0; s < sequence.streams.size(); ++s) {
-            copy_tail_if_shared(sequence, s, pages);
+            replace_tail_if_shared(sequence, s, pages);
             PageEntry& tail = sequence.streams[s].back();
             tail.token_count = static_cast<std::uint32_t>(std::min<std::int64_t>(kPageTokens, end - tail.first_token));
         }
@@ -216,15 +223,26 @@ void StreamTable::grow_one(SequenceState& sequence, StepId step, int tokens, std
     }
 }
 
-void StreamTable::copy_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages) {
+void StreamTable::replace_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages) {
     PageEntry& tail = sequence.streams[stream].back();
     if (!pool_.is_shared(tail.page)) return;
     sequence.growth.replaced.push_back(tail.page);
     const PageId copy = pages.back();
     pages.pop_back();
-    const kernels::Slab slab = pool_.slab();
-    std::memcpy(slab.page(copy), slab.page(tail.page), slab.page_bytes);
+    copies_.push_back({tail.page, copy});
     tail.page = copy;
+}
+
+void StreamTable::change_from(SequenceState& sequence, std::size_t kv_layer, std::size_t entry) {
+    sequence.changed_from[kv_layer] = std::min(sequence.changed_from[kv_layer], entry);
+}
+
+// The last entry of every list, as it is now, and whatever comes behind it.
+void StreamTable::tails_changed(SequenceState& sequence) {
+    for (std::size_t i = 0; i < kv_layers_.size(); ++i) {
+        const std::size_t count = sequence.streams[i * heads_.count].size();
+        change_from(sequence, i, count == 0 ? 0 : count - 1);
+    }
 }
 
 void StreamTable::settle(SequenceId id) {
@@ -260,6 +278,7 @@ void StreamTable::undo(SequenceId id) {
         pool_.give_back(stream.back().page);
         stream.back().page = growth.replaced[s];
     }
+    tails_changed(sequence);
 }
 
 int StreamTable::tokens_that_fit(std::span<const Part> parts) const {
@@ -292,6 +311,7 @@ void StreamTable::drop_what_left_the_window(SequenceState& sequence) {
             const auto before = [](const PageEntry& entry, std::int64_t token) { return entry.first_token < token; };
             const auto from = std::lower_bound(stream.begin(), stream.end(), first, before);
             const auto to = std::lower_bound(from, stream.end(), end, before);
+            change_from(sequence, i, from - stream.begin());
             drop_pages(stream, from - stream.begin(), to - stream.begin());
         }
     }

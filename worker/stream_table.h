@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -8,7 +9,8 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "core/window.h"
-#include "kernels/page_layout.h"
+#include "kernels/page_entry.h"
+#include "kernels/page_pair.h"
 #include "worker/page_pool.h"
 
 namespace kvgrid::worker {
@@ -37,6 +39,7 @@ struct SequenceState {
     int spread = 0;
     Window window;                                         // of the sequence itself, beside those of the layers
     std::vector<std::vector<kernels::PageEntry>> streams;  // [kv layer * local KV heads + head]
+    std::vector<std::size_t> changed_from;                 // [kv layer] first entry of its lists that a device may not know of
     std::vector<DroppedTokens> dropped;                    // [kv layer]
     Growth growth;                                         // of the open step, if growth.step
 
@@ -55,7 +58,9 @@ class StreamTable {
         int tokens;
     };
 
-    StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool);
+    using CopyPages = std::function<void(std::span<const kernels::PagePair>)>;
+
+    StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool, CopyPages copy_pages);
     ~StreamTable();  // gives every page back
     StreamTable(const StreamTable&) = delete;
     StreamTable& operator=(const StreamTable&) = delete;
@@ -89,7 +94,9 @@ class StreamTable {
     bool holds_tail(const SequenceState& sequence) const;
     Result<SequenceState*> find_idle(SequenceId id);
     void grow_one(SequenceState& sequence, StepId step, int tokens, std::vector<PageId>& pages);
-    void copy_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages);
+    void replace_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages);
+    void change_from(SequenceState& sequence, std::size_t kv_layer, std::size_t entry);
+    void tails_changed(SequenceState& sequence);
     void drop_what_left_the_window(SequenceState& sequence);
     void drop_pages(std::vector<kernels::PageEntry>& stream, std::size_t first, std::size_t end);
     Status check_nothing_needed_was_dropped(const SequenceState& sequence, const Window& window,
@@ -101,6 +108,8 @@ class StreamTable {
     const int sequence_part_;
     const HeadRange heads_;
     PagePool& pool_;
+    const CopyPages copy_pages_;
+    std::vector<kernels::PagePair> copies_;  // of the step that begins
     std::unordered_map<SequenceId, SequenceState> sequences_;
     std::uint64_t stored_tokens_ = 0;
     std::int64_t committed_tokens_ = 0;

@@ -39,11 +39,8 @@ constexpr Variant kVariants[] = {
     {Dtype::f16, 256, 8, launch_decode<256, F16, 8>},     {Dtype::f16, 256, 16, launch_decode<256, F16, 16>},
 };
 
-// More new tokens are a chunk: far more arithmetic than a page's bytes pay for here.
-constexpr int kQueriesMax = 8;
-
 const Variant* find_variant(const DecodeShape& shape, Dtype dtype) {
-    if (shape.query_count_max > kQueriesMax) return nullptr;
+    if (shape.query_count_max > kDecodeQueriesMax) return nullptr;
     for (const Variant& variant : kVariants) {
         if (variant.dtype == dtype && variant.head_dim == shape.heads.head_dim &&
             variant.unit_rows == shape.unit_rows()) {
@@ -148,7 +145,7 @@ const char* name_of(DecodePath path) {
 
 DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
     if (find_variant(shape, dtype) == nullptr) {
-        const bool is_chunk = shape.query_count_max > kQueriesMax && shape.heads.head_dim == kChunkHeadDim;
+        const bool is_chunk = shape.query_count_max > kDecodeQueriesMax && shape.heads.head_dim == kChunkHeadDim;
         return is_chunk ? DecodePath::chunks : DecodePath::general;
     }
     return shape.units_per_stream() == 1 ? DecodePath::one_pass : DecodePath::several_passes;

@@ -17,6 +17,7 @@ enum class DecodePath {
     chunks,  // tensor cores; more than 8 new tokens: pages are read once for each 128 rows of a group. Not split over SMs
     general,  // no tensor cores: a head size, or a chunk, without a kernel of its own
 };
+inline constexpr int kDecodePathCount = 4;
 const char* name_of(DecodePath path);
 
 // Attention of the new tokens of each sequence, a few or a chunk, over the pages of one shard, in GPU memory.

@@ -44,6 +44,9 @@ struct PageList {
     constexpr int at_layer(int kv_layer) const { return first + kv_layer * layer_stride; }
 };
 
+// More new tokens of one sequence are a chunk, with kernels of its own: far more arithmetic than a page's bytes pay for here.
+inline constexpr int kDecodeQueriesMax = 8;
+
 struct DecodeShape {
     HeadShape heads;
     int query_count_max;  // the most new tokens of any item

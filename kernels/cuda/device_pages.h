@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device_span.h"
+#include "kernels/page_pair.h"
 #include "kernels/page_run.h"
 
 namespace kvgrid::kernels {
@@ -46,9 +47,6 @@ struct DeviceReadPages {
 void read_pages_on_device(const DeviceReadPages& work, Stream stream);
 
 // Copies whole pages, as for a copy on write. Sources may repeat; no target is named twice or is a source.
-struct PagePair {
-    std::uint32_t source, target;
-};
 struct DeviceCopyPages {
     PageSlab slab;
     DeviceSpan<const PagePair> pairs;

@@ -28,19 +28,23 @@ struct Case {
     int token_count;
 };
 
+std::uint32_t pages_of(const Case& run) {
+    return (run.token_count + kPageTokens - 1) / kPageTokens;
+}
+
 // A chunk of k and v, and where its tokens go, in the order in which a shard lists them.
 class Chunk {
   public:
-    explicit Chunk(const Case& run) : run_(run) {
-        const std::uint32_t list_pages = (run.token_count + kPageTokens - 1) / kPageTokens;
-        pool_ = worker::PagePool::make(std::size_t{2} * kPageTokens * run.head_dim * byte_size(run.dtype),
-                                       list_pages * run.kv_heads)
-                    .value();
-        const auto pages = pool_->reserve(list_pages * run.kv_heads).value();
+    explicit Chunk(const Case& run)
+        : run_(run),
+          slab_(worker::HostSlab::make(std::size_t{2} * kPageTokens * run.head_dim * byte_size(run.dtype),
+                                       pages_of(run) * run.kv_heads)
+                    .value()) {
+        const std::uint32_t list_pages = pages_of(run);
         for (int head = 0; head < run.kv_heads; ++head) {
             for (std::uint32_t page = 0; page < list_pages; ++page) {
                 const int first = static_cast<int>(page) * kPageTokens;
-                runs_.push_back({.page = pages[head * list_pages + page],
+                runs_.push_back({.page = head * list_pages + page,
                                  .slot = 0,
                                  .token_count = std::min(kPageTokens, run.token_count - first),
                                  .row = first,
@@ -55,14 +59,14 @@ class Chunk {
     }
 
     kernels::Append work() const {
-        return {run_.kv_heads, run_.head_dim, run_.dtype, pool_->slab(), runs_, run_.token_count, k_, v_};
+        return {run_.kv_heads, run_.head_dim, run_.dtype, slab_.view(), runs_, run_.token_count, k_, v_};
     }
     std::size_t bytes() const { return 2 * k_.size(); }
     double copy(kernels::ThreadPool& threads) { return copy_speed(copy_.data(), v_.data(), v_.size(), threads); }
 
   private:
     Case run_;
-    std::unique_ptr<worker::PagePool> pool_;
+    worker::HostSlab slab_;
     std::vector<kernels::PageRun> runs_;
     std::vector<std::byte> k_, v_, copy_;
 };

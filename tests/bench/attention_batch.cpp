@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace kvgrid::bench {
 
@@ -42,12 +43,13 @@ void fill_with_normal(std::byte* base, std::size_t bytes, Dtype dtype, std::mt19
 AttentionBatch::AttentionBatch(const AttentionShape& shape) : shape_(shape) {
     const std::uint32_t list_pages = (shape.length + kPageTokens - 1) / kPageTokens;
     const std::uint32_t page_count = list_pages * shape.kv_heads;
-    pool_ = worker::PagePool::make(std::size_t{2} * kPageTokens * shape.head_dim * byte_size(shape.dtype), page_count)
-                .value();
+    const std::size_t page_bytes = std::size_t{2} * kPageTokens * shape.head_dim * byte_size(shape.dtype);
+    slab_.emplace(worker::HostSlab::make(page_bytes, page_count).value());
     std::mt19937_64 random(1);
-    fill_with_normal(pool_->slab().base, page_bytes() * page_count, shape.dtype, random);
+    fill_with_normal(slab_->view().base, page_bytes * page_count, shape.dtype, random);
 
-    auto pages = pool_->reserve(page_count).value();
+    std::vector<std::uint32_t> pages(page_count);
+    std::iota(pages.begin(), pages.end(), 0u);
     if (shape.order == PageOrder::random) std::shuffle(pages.begin(), pages.end(), random);
     lists_.resize(shape.kv_heads);
     for (std::uint32_t head = 0; head < lists_.size(); ++head) {
@@ -73,7 +75,7 @@ kernels::Attention AttentionBatch::work() {
     return {.heads = {shape_.query_heads, shape_.kv_heads, shape_.head_dim},
             .dtype = shape_.dtype,
             .scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim)),
-            .slab = pool_->slab(),
+            .slab = slab_->view(),
             .items = {&item_, 1},
             .row_count = shape_.query_count,
             .q = q_,

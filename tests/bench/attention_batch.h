@@ -1,12 +1,12 @@
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/attention.h"
-#include "worker/page_pool.h"
+#include "worker/host_slab.h"
 
 namespace kvgrid::bench {
 
@@ -39,14 +39,14 @@ class AttentionBatch {
     AttentionBatch& operator=(const AttentionBatch&) = delete;
 
     kernels::Attention work();
-    const std::byte* base() const { return pool_->slab().base; }
-    std::size_t page_bytes() const { return pool_->slab().page_bytes; }
+    const std::byte* base() const { return slab_->view().base; }
+    std::size_t page_bytes() const { return slab_->view().page_bytes; }
     std::size_t kv_bytes() const;
     double flops() const;  // of both products, visible pairs only
 
   private:
     AttentionShape shape_;
-    std::unique_ptr<worker::PagePool> pool_;
+    std::optional<worker::HostSlab> slab_;
     std::vector<std::vector<kernels::PageEntry>> lists_;
     std::vector<std::span<const kernels::PageEntry>> streams_;
     std::vector<std::byte> q_;

@@ -10,7 +10,7 @@ using comm::MessageType;
 
 GridOfOne::GridOfOne(std::uint64_t memory_bytes)
     : collective_(std::move(comm::make_thread_collectives(1, kGeneration)[0])),
-      shard_(0, memory_bytes, threads_),
+      shard_(0, memory_bytes, device_),
       executor_(shard_, *collective_, std::chrono::seconds(60)) {}
 
 void GridOfOne::handle(comm::Frame frame) {

@@ -5,7 +5,7 @@
 
 #include "comm/collective/collective.h"
 #include "comm/rpc/server.h"
-#include "kernels/thread_pool.h"
+#include "worker/cpu_device.h"
 #include "worker/executor.h"
 #include "worker/lead.h"
 #include "worker/service.h"
@@ -46,7 +46,7 @@ class GridOfOne {
     void tell_completed();
     void require_pages_in_order() const;
 
-    kernels::ThreadPool threads_{1};
+    worker::CpuDevice device_{1};
     std::unique_ptr<comm::Collective> collective_;
     worker::Shard shard_;
     worker::Executor executor_;

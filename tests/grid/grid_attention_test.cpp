@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/grid/driver.h"
+#include "tests/grid/test_device.h"
 #include "tests/grid/thread_grid.h"
 
 namespace kvgrid::tests {
@@ -59,7 +60,7 @@ TEST_P(Grids, AnswerExactlyForEveryGroupOfHeads) {
     for (int group : {1, 3, 4, 7, 8}) {
         const int kv_heads = uneven_kv_heads();
         const ModelId model{static_cast<std::uint64_t>(100 + group)};
-        const ModelSpec spec = make_spec(2, kv_heads * group, kv_heads, 32, Dtype::f32);
+        const ModelSpec spec = make_spec(2, kv_heads * group, kv_heads, 32, widest_dtype());
         ASSERT_TRUE(grid_.submit(AddModel{model, spec, GetParam(), 4 << 20}).status.ok());
         ReferenceCache reference(spec);
         const SequenceId id{static_cast<std::uint64_t>(group)};
@@ -95,7 +96,7 @@ TEST_P(Grids, TakeRaggedBatchesOfChunksAndDecodes) {
 }
 
 TEST_P(Grids, KeepForksApart) {
-    add(make_spec(2, uneven_kv_heads(), uneven_kv_heads(), 32, Dtype::f32));
+    add(make_spec(2, uneven_kv_heads(), uneven_kv_heads(), 32, widest_dtype()));
     open(1);
     EXPECT_EQ(step({{SequenceId{1}, 100}}),
               "");  // the second page is partly filled: it is copied when one of the two writes
@@ -111,7 +112,7 @@ TEST_P(Grids, KeepForksApart) {
 }
 
 TEST_P(Grids, LetASlidingWindowPassAndGiveItsPagesBack) {
-    ModelSpec spec = make_spec(2, uneven_kv_heads() * 2, uneven_kv_heads(), 32, Dtype::f32);
+    ModelSpec spec = make_spec(2, uneven_kv_heads() * 2, uneven_kv_heads(), 32, widest_dtype());
     spec.layers[1].window = 100;
     spec.layers[1].sinks = 4;
     add(validated(spec).value());
@@ -129,7 +130,7 @@ TEST_P(Grids, LetASlidingWindowPassAndGiveItsPagesBack) {
 }
 
 TEST_P(Grids, ShareLayersAndHideWhatIsNotThereYet) {
-    ModelSpec spec = make_spec(5, uneven_kv_heads() * 2, uneven_kv_heads(), 32, Dtype::f32);
+    ModelSpec spec = make_spec(5, uneven_kv_heads() * 2, uneven_kv_heads(), 32, widest_dtype());
     for (int layer : {1, 2}) spec.layers[layer].kv_layer = 3;  // read a later layer's KV
     add(validated(spec).value());
     open(1);
@@ -153,7 +154,7 @@ TEST_P(Grids, AttendWhatWasWrittenWithoutAttending) {
 }
 
 TEST_P(Grids, CapLogits) {
-    ModelSpec spec = make_spec(1, uneven_kv_heads(), uneven_kv_heads(), 32, Dtype::f32);
+    ModelSpec spec = make_spec(1, uneven_kv_heads(), uneven_kv_heads(), 32, widest_dtype());
     spec.logit_soft_cap = 2;
     add(validated(spec).value());
     open(1);
@@ -182,7 +183,7 @@ TEST_P(Grids, ReadBackWhatWasAppended) {
 }
 
 TEST_P(Grids, JoinTheSameBytesWhateverTheLength) {
-    add(make_spec(1, uneven_kv_heads() * 2, uneven_kv_heads(), 32, Dtype::f32));
+    add(make_spec(1, uneven_kv_heads() * 2, uneven_kv_heads(), 32, widest_dtype()));
     open(1);
     std::vector<std::uint64_t> moved;
     for (int tokens : {64, 1, 700, 1}) {
@@ -195,7 +196,7 @@ TEST_P(Grids, JoinTheSameBytesWhateverTheLength) {
 }
 
 TEST_P(Grids, LeaveTheSequenceAsItWasWhenAStepIsAborted) {
-    add(make_spec(2, uneven_kv_heads(), uneven_kv_heads(), 32, Dtype::f32));
+    add(make_spec(2, uneven_kv_heads(), uneven_kv_heads(), 32, widest_dtype()));
     open(1);
     EXPECT_EQ(step({{SequenceId{1}, 100}}), "");
     ASSERT_TRUE(grid_.submit(ForkSequence{SequenceId{1}, SequenceId{2}}).status.ok());

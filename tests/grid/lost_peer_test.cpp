@@ -7,6 +7,7 @@
 
 #include "comm/collective/thread_collective.h"
 #include "tests/grid/driver.h"
+#include "worker/cpu_device.h"
 #include "worker/executor.h"
 
 namespace kvgrid::tests {
@@ -20,10 +21,10 @@ constexpr ModelId kModel{1};
 struct Rank {
     Rank(int rank, std::unique_ptr<comm::Collective> made)
         : collective(std::move(made)),
-          shard(rank, 16 << 20, threads),
+          shard(rank, 16 << 20, device),
           executor(shard, *collective, std::chrono::hours(1)) {}
 
-    kernels::ThreadPool threads{1};
+    worker::CpuDevice device{1};
     std::unique_ptr<comm::Collective> collective;
     worker::Shard shard;
     worker::Executor executor;

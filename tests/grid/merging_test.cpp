@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/grid/driver.h"
+#include "tests/grid/test_device.h"
 #include "tests/grid/thread_grid.h"
 
 namespace kvgrid::tests {
@@ -13,7 +14,7 @@ using worker::StepKind;
 constexpr ModelId kModel{1};
 
 TEST(Merging, ConcurrentClientsShareOperationsAndGetTheirOwnRows) {
-    const ModelSpec spec = make_spec(3, 6, 3, 32, Dtype::f32);
+    const ModelSpec spec = make_spec(3, 6, 3, 32, widest_dtype());
     ThreadGrid grid(4, 64 << 20);
     ASSERT_TRUE(grid.submit(worker::AddModel{kModel, spec, {2, 2}, 0}).status.ok());
     ReferenceCache reference(spec);

@@ -9,6 +9,7 @@
 
 #include "comm/collective/mpi_collective.h"
 #include "tests/grid/driver.h"
+#include "worker/cpu_device.h"
 #include "worker/executor.h"
 #include "worker/head_slices.h"
 
@@ -29,7 +30,7 @@ class MpiGrid {
         : collective_(std::move(collective)),
           spec_(spec),
           shape_(shape),
-          shard_(collective_->rank(), 64 << 20, threads_),
+          shard_(collective_->rank(), 64 << 20, device_),
           executor_(shard_, *collective_, kPatience) {
         submit(worker::AddModel{kModel, spec, shape, 0}).status.value();
     }
@@ -68,7 +69,7 @@ class MpiGrid {
     std::unique_ptr<comm::Collective> collective_;
     ModelSpec spec_;
     GridShape shape_;
-    kernels::ThreadPool threads_{1};
+    worker::CpuDevice device_{1};
     worker::Shard shard_;
     worker::Executor executor_;
     std::uint64_t number_ = 0;

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "tests/grid/driver.h"
+#include "tests/grid/test_device.h"
 #include "tests/grid/thread_grid.h"
 #include "worker/token_runs.h"
 
@@ -26,7 +27,7 @@ struct Scenario {
 Scenario scenario(unsigned seed) {
     static constexpr GridShape kShapes[] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {3, 1}, {1, 3}, {1, 5}};
     const GridShape shape = kShapes[seed % std::size(kShapes)];
-    ModelSpec spec = make_spec(2, 6, 3, 32, seed % 3 == 0 ? Dtype::bf16 : Dtype::f32);
+    ModelSpec spec = make_spec(2, 6, 3, 32, seed % 3 == 0 ? Dtype::bf16 : widest_dtype());
     if (seed % 2 == 1) spec.layers[1] = {.kv_layer = 1, .window = 90, .sinks = 3};
     if (seed % 4 == 2) spec.layers[1].kv_layer = 0;
     return {shape, validated(spec).value()};

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "comm/collective/thread_collective.h"
+#include "tests/grid/test_device.h"
 
 namespace kvgrid::tests {
 
@@ -43,9 +44,9 @@ ThreadGrid::ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_ra
     auto collectives = comm::make_thread_collectives(ranks, Generation{1});
     for (int r = 0; r < ranks; ++r) {
         auto rank = std::make_unique<Rank>();
-        rank->threads = std::make_unique<kernels::ThreadPool>(threads_per_rank);
+        rank->device = make_test_device(threads_per_rank);
         rank->collective = std::move(collectives[r]);
-        rank->shard = std::make_unique<worker::Shard>(r, memory_bytes, *rank->threads);
+        rank->shard = std::make_unique<worker::Shard>(r, memory_bytes, *rank->device);
         rank->executor = std::make_unique<worker::Executor>(*rank->shard, *rank->collective, kPatience);
         ranks_.push_back(std::move(rank));
     }

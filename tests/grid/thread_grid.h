@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "comm/collective/collective.h"
-#include "kernels/thread_pool.h"
 #include "worker/executor.h"
 #include "worker/executor_queue.h"
 #include "worker/lead.h"
@@ -18,7 +17,7 @@
 namespace kvgrid::tests {
 
 // A whole grid in this process, without sockets: the ranks are threads, each with its shard and executor, under a real Lead.
-// The lead's decisions run in the thread that calls the methods below, which all wait for what they ask.
+// Pages are on the device that test_device.h makes. The lead's decisions run in the thread that calls the methods below, which all wait for what they ask.
 class ThreadGrid {
   public:
     ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank = 1);
@@ -41,7 +40,7 @@ class ThreadGrid {
 
   private:
     struct Rank {
-        std::unique_ptr<kernels::ThreadPool> threads;
+        std::unique_ptr<worker::Device> device;
         std::unique_ptr<comm::Collective> collective;
         std::unique_ptr<worker::Shard> shard;
         std::unique_ptr<worker::Executor> executor;

@@ -13,6 +13,7 @@
 #include "core/version.h"
 #include "tests/grid/driver.h"
 #include "tests/monitor/scrape.h"
+#include "worker/cpu_device.h"
 
 namespace kvgrid::worker {
 namespace {
@@ -116,9 +117,9 @@ class BusyShard {
     void publish() { metrics_.occupancy().publish(shard_); }
 
     WorkerMetrics& metrics_;
-    kernels::ThreadPool threads_{1};
+    CpuDevice device_{1};
     ModelSpec spec_ = tests::make_spec(2, 4, 2, 32, Dtype::f32);
-    Shard shard_{0, 16 << 20, threads_};
+    Shard shard_{0, 16 << 20, device_};
 };
 
 TEST_F(WorkerMetricsTest, PagesAreConservedInEveryScrapeWhileTheShardWorks) {
@@ -142,8 +143,8 @@ TEST_F(WorkerMetricsTest, PagesAreConservedInEveryScrapeWhileTheShardWorks) {
 }
 
 TEST_F(WorkerMetricsTest, ModelsBeyondTheBoundStandTogether) {
-    kernels::ThreadPool threads(1);
-    Shard shard(0, 64 << 20, threads);
+    CpuDevice device(1);
+    Shard shard(0, 64 << 20, device);
     const int count = static_cast<int>(OccupancyMetrics::kModelsMax) + 5;
     double capacity = 0;
     for (int i = 1; i <= count; ++i) {

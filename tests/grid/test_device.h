@@ -1,0 +1,15 @@
+#pragma once
+
+#include <memory>
+
+#include "worker/device.h"
+
+namespace kvgrid::tests {
+
+// A device for one rank of a test's grid. Which kind is decided by what the test program is linked with.
+std::unique_ptr<worker::Device> make_test_device(int thread_count);
+
+// What the device computes in, where a test has no reason to choose: f32 on a CPU.
+Dtype widest_dtype();
+
+}  // namespace kvgrid::tests

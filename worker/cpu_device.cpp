@@ -1,0 +1,158 @@
+#include "worker/cpu_device.h"
+
+#include <cstring>
+
+#include "kernels/append.h"
+#include "kernels/attention.h"
+#include "kernels/merge_parts.h"
+#include "worker/host_slab.h"
+#include "worker/token_runs.h"
+
+namespace kvgrid::worker {
+
+namespace {
+
+class CpuModel final : public DeviceModel {
+  public:
+    CpuModel(const DeviceModelShape& shape, HostSlab slab, kernels::ThreadPool& threads)
+        : shape_(shape), slab_(std::move(slab)), threads_(threads) {}
+
+    Status begin(std::span<const BatchPart>) override { return {}; }
+
+    void copy_pages(std::span<const kernels::PagePair> pairs) override {
+        const kernels::Slab slab = slab_.view();
+        for (const kernels::PagePair& pair : pairs) {
+            std::memcpy(slab.page(pair.target), slab.page(pair.source), slab.page_bytes);
+        }
+    }
+
+    void run(const DeviceLayer& layer) override {
+        if (!layer.k.empty()) append(layer);
+        if (layer.q.empty()) return;
+        if (layer.whole.empty()) return attend(layer, layer.partial, layer.lse);
+        partial_.resize(layer.q.size() / byte_size(shape_.spec.dtype));
+        lse_.resize(partial_.size() / shape_.heads.head_dim);
+        attend(layer, partial_, lse_);
+        round(layer);
+    }
+
+    void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) override {
+        const std::size_t bytes = out.size() / 2;
+        kernels::read_pages_cpu({.kv_heads = shape_.heads.kv_heads,
+                                 .head_dim = shape_.heads.head_dim,
+                                 .dtype = shape_.spec.dtype,
+                                 .slab = slab_.view(),
+                                 .runs = runs,
+                                 .row_count = row_count,
+                                 .k = out.subspan(0, bytes),
+                                 .v = out.subspan(bytes, bytes)},
+                                threads_);
+    }
+
+    void forget(SequenceId) override {}
+
+  private:
+    void append(const DeviceLayer& layer);
+    void attend(const DeviceLayer& layer, std::span<float> partial, std::span<float> lse);
+    void round(const DeviceLayer& layer) const;
+
+    const DeviceModelShape shape_;
+    HostSlab slab_;
+    kernels::ThreadPool& threads_;
+
+    // Scratch of a layer call, kept so that decoding does not allocate.
+    std::vector<kernels::PageRun> runs_;
+    std::vector<kernels::AttentionItem> items_;
+    std::vector<std::span<const kernels::PageEntry>> streams_of_items_;
+    std::vector<float> partial_, lse_;
+};
+
+void CpuModel::append(const DeviceLayer& layer) {
+    const ScopedSpan span(layer.spans, SpanKind::append, layer.operation);
+    runs_.clear();
+    int row = 0;
+    const std::size_t stream = shape_.first_stream(layer.layer);
+    for (const BatchPart& part : layer.parts) {
+        const SequenceState& sequence = *part.sequence;
+        const auto mine =
+            token_runs_of_part(sequence.length, part.tokens, sequence.spread, shape_.grid, shape_.sequence_part);
+        for (int head = 0; head < shape_.heads.kv_heads; ++head) {
+            const auto& pages = sequence.streams[stream + head];
+            std::size_t entry = pages.size() - mine.size();  // the new tokens' pages are the last ones
+            for (const TokenRun& run : mine) {
+                const int first_row = row + static_cast<int>(run.first_token - sequence.length);
+                runs_.push_back({pages[entry++].page, run.slot(), run.token_count, first_row, head});
+            }
+        }
+        row += part.tokens;
+    }
+    kernels::append_cpu({.kv_heads = shape_.heads.kv_heads,
+                         .head_dim = shape_.heads.head_dim,
+                         .dtype = shape_.spec.dtype,
+                         .slab = slab_.view(),
+                         .runs = runs_,
+                         .row_count = row,
+                         .k = layer.k,
+                         .v = layer.v},
+                        threads_);
+}
+
+void CpuModel::attend(const DeviceLayer& layer, std::span<float> partial, std::span<float> lse) {
+    const ScopedSpan span(layer.spans, SpanKind::attend, layer.operation);
+    const ModelSpec& spec = shape_.spec;
+    items_.clear();
+    streams_of_items_.clear();
+    streams_of_items_.reserve(layer.parts.size() * shape_.heads.kv_heads);  // the items point into it
+    int row = 0;
+    const std::size_t stream = shape_.first_stream(layer.layer);
+    for (const BatchPart& part : layer.parts) {
+        const SequenceState& sequence = *part.sequence;
+        const Window window = window_of_layer(spec.layers[layer.layer], sequence.window);
+        const std::size_t first_stream = streams_of_items_.size();
+        for (int head = 0; head < shape_.heads.kv_heads; ++head)
+            streams_of_items_.emplace_back(sequence.streams[stream + head]);
+        items_.push_back({.streams = std::span(streams_of_items_).subspan(first_stream),
+                          .first_query = sequence.length,
+                          .query_count = part.tokens,
+                          .first_row = row,
+                          .window = window.tokens,
+                          .sinks = window.sinks});
+        row += part.tokens;
+    }
+    kernels::attention_cpu({.heads = shape_.heads,
+                            .dtype = spec.dtype,
+                            .scale = static_cast<float>(spec.scale),
+                            .soft_cap = static_cast<float>(spec.logit_soft_cap),
+                            .strictly_earlier = spec.reads_later_layer(layer.layer),
+                            .slab = slab_.view(),
+                            .items = items_,
+                            .row_count = row,
+                            .q = layer.q,
+                            .partial = partial,
+                            .lse = lse},
+                           threads_);
+}
+
+void CpuModel::round(const DeviceLayer& layer) const {
+    kernels::merge_parts_cpu({.partial = partial_,
+                              .lse = lse_,
+                              .part_stride = 0,
+                              .part_count = 1,
+                              .token_count = layer.token_count,
+                              .head_count = shape_.heads.query_heads,
+                              .head_dim = shape_.heads.head_dim,
+                              .merged = layer.whole,
+                              .merged_dtype = shape_.spec.dtype,
+                              .merged_heads = shape_.heads.query_heads,
+                              .first_head = 0});
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceModel>> CpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {
+    auto slab = HostSlab::make(shape.spec.page_bytes(), page_count);
+    if (!slab) return slab.error();
+    return std::unique_ptr<DeviceModel>(std::make_unique<CpuModel>(shape, std::move(*slab), threads_));
+}
+
+}  // namespace kvgrid::worker

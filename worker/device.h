@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+#include "core/sharding.h"
+#include "kernels/head_shape.h"
+#include "kernels/page_pair.h"
+#include "kernels/page_run.h"
+#include "worker/span_recorder.h"
+#include "worker/stream_table.h"
+
+namespace kvgrid::worker {
+
+// One worker's share of a model, as its device has to know it.
+struct DeviceModelShape {
+    ModelSpec spec;
+    kernels::HeadShape heads;  // of this share
+    GridShape grid;
+    int sequence_part = 0;
+
+    // Where the streams of the KV that `layer` reads begin among a sequence's.
+    std::size_t first_stream(int layer) const;
+};
+
+// New tokens of one sequence in an open step; its page lists hold them already.
+struct BatchPart {
+    SequenceState* sequence;  // `changed_from` is the device's
+    int tokens;
+};
+
+// One layer of one or more open steps, of the same kind: append where the layer owns KV, attend where there is a q.
+struct DeviceLayer {
+    std::span<const StepId> steps;      // they name the batch: parts and token_count follow from them
+    std::span<const BatchPart> parts;   // rows are in this order
+    int token_count;                    // of all parts
+    int layer;
+    std::span<const std::byte> q;       // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
+    std::span<const std::byte> k;       // [token_count, KV heads, head_dim]; empty where the layer owns no KV
+    std::span<const std::byte> v;
+    std::span<std::byte> whole;         // out [token_count, query heads, head_dim] in the model's dtype; or empty
+    std::span<float> partial;           // out [token_count, query heads, head_dim], where `whole` is not wanted
+    std::span<float> lse;               // out [token_count, query heads], with `partial`
+    SpanRecorder* spans = nullptr;
+    std::uint64_t operation = 0;        // for them
+};
+
+// Pages of one model in a device's memory, and what is computed over them. Page indices are a PagePool's, below the capacity that the
+// model was made with.
+//
+//   Threads  one at a time. All calls return when their outcome is there.
+class DeviceModel {
+  public:
+    virtual ~DeviceModel() = default;
+
+    // A step begins: the sequences' page lists hold its new tokens now. `no_room` where the device cannot keep the lists.
+    virtual Status begin(std::span<const BatchPart> parts) = 0;
+    virtual void copy_pages(std::span<const kernels::PagePair> pairs) = 0;
+    // Sizes are right already.
+    virtual void run(const DeviceLayer& layer) = 0;
+    // k then v, [row_count, KV heads, head_dim] each.
+    virtual void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) = 0;
+    // The sequence is closed.
+    virtual void forget(SequenceId sequence) = 0;
+};
+
+// Where a worker keeps its pages, and what computes there: a share of a host's cores, or a GPU.
+class Device {
+  public:
+    virtual ~Device() = default;
+
+    // Pages are spec.page_bytes() each. `unsupported` where the device cannot compute the model, `no_room` with the figures where it has
+    // not the memory.
+    virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) = 0;
+};
+
+}  // namespace kvgrid::worker

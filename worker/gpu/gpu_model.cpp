@@ -1,0 +1,294 @@
+#include "worker/gpu/gpu_model.h"
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cuda/cuda_error.h"
+#include "worker/gpu/timeouts.h"
+
+namespace kvgrid::worker {
+
+using kernels::check_cuda;
+using kernels::DeviceSpan;
+
+namespace {
+
+// What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
+constexpr std::size_t kMappedBytesMax = 128 << 10;
+constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kGraphsMax = 4096;  // some 20 KB of host memory each
+
+std::size_t aligned(std::size_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, kernels::Stream stream) {
+    if (bytes == 0) return;
+    check_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
+}
+
+}  // namespace
+
+// Whatever the captured launches depend on besides addresses.
+struct GpuModel::GraphKey {
+    std::size_t batch;
+    int layer;
+    std::size_t items, runs;
+    int query_count_max, rows;
+    bool appends, is_whole;
+
+    auto operator<=>(const GraphKey&) const = default;
+};
+
+struct GpuModel::Graph {
+    bool is_captured = false;
+    GpuGraph graph;
+};
+
+GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int block_count,
+                   GpuCounters& counters)
+    : shape_(shape),
+      stream_(stream),
+      block_count_(block_count),
+      counters_(counters),
+      classes_(shape.spec),
+      pages_(counters.memory, GpuMemoryKind::pages),
+      lists_({static_cast<int>(shape.spec.kv_layers().size()), shape.heads.kv_heads, page_count}, counters.memory,
+             stream),
+      host_inputs_(counters.memory),
+      host_outputs_(counters.memory),
+      inputs_(counters.memory, GpuMemoryKind::scratch),
+      outputs_(counters.memory, GpuMemoryKind::scratch),
+      workspaces_{GpuBuffer(counters.memory, GpuMemoryKind::scratch), GpuBuffer(counters.memory, GpuMemoryKind::scratch),
+                  GpuBuffer(counters.memory, GpuMemoryKind::scratch)} {
+    pages_.grow(shape.spec.page_bytes() * page_count);
+    for (Batch& batch : batches_) {
+        for (std::size_t i = 0; i < classes_.representative.size(); ++i) {
+            batch.plans.push_back(std::make_unique<BatchPlan>(shape_, block_count, counters.memory));
+        }
+    }
+}
+
+GpuModel::~GpuModel() = default;
+
+Status GpuModel::begin(std::span<const BatchPart> parts) {
+    try {
+        for (const BatchPart& part : parts) lists_.update(*part.sequence);
+    } catch (const kernels::CudaError& error) {
+        return {Errc::no_room, fmt::format("the GPU has no memory for more page lists: {}", error.what())};
+    }
+    return {};
+}
+
+void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
+    const std::size_t bytes = pairs.size() * sizeof(kernels::PagePair);
+    host_inputs_.grow(bytes);
+    std::memcpy(host_inputs_.data(), pairs.data(), bytes);
+    kernels::copy_pages_on_device({.slab = {pages_.data(), shape_.spec.page_bytes()},
+                                   .pairs = {reinterpret_cast<const kernels::PagePair*>(host_inputs_.data()), pairs.size()}},
+                                  stream_.get());
+    stream_.wait(kGpuPatience);
+}
+
+void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) {
+    host_inputs_.grow(runs.size_bytes());
+    std::memcpy(host_inputs_.data(), runs.data(), runs.size_bytes());
+    outputs_.grow(out.size());
+    const std::size_t bytes = out.size() / 2;
+    kernels::read_pages_on_device({.kv_heads = shape_.heads.kv_heads,
+                                   .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
+                                   .row_count = row_count,
+                                   .slab = {pages_.data(), shape_.spec.page_bytes()},
+                                   .runs = {reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()), runs.size()},
+                                   .k = outputs_.span<std::byte>(0, bytes),
+                                   .v = outputs_.span<std::byte>(bytes, bytes)},
+                                  stream_.get());
+    copy(out.data(), outputs_.data(), out.size(), cudaMemcpyDeviceToHost, stream_.get());
+    stream_.wait(kGpuPatience);
+}
+
+void GpuModel::run(const DeviceLayer& layer) {
+    const ScopedSpan span(layer.spans, layer.q.empty() ? SpanKind::append : SpanKind::attend, layer.operation);
+    const auto start = std::chrono::steady_clock::now();
+    Batch& batch = batch_of(layer);
+    const BatchPlan& plan = plan_of(batch, layer);
+    const Places places = place(layer);
+    begun_.record(stream_);
+    launch(layer, &batch - batches_.data(), plan, places);
+    ended_.record(stream_);
+    counters_.host_ns += (std::chrono::steady_clock::now() - start).count();
+    stream_.wait(kGpuPatience);
+    fetch(layer, places);
+    count(layer, plan);
+}
+
+// The batch of these steps, or the one that was not used for the longest time, to be made anew.
+GpuModel::Batch& GpuModel::batch_of(const DeviceLayer& layer) {
+    auto found = std::ranges::find_if(batches_, [&](const Batch& b) { return std::ranges::equal(b.steps, layer.steps); });
+    if (found == batches_.end()) {
+        found = std::ranges::min_element(batches_, {}, &Batch::last_used);
+        found->steps.assign(layer.steps.begin(), layer.steps.end());
+        found->made.assign(found->plans.size(), false);
+    }
+    found->last_used = ++use_count_;
+    return *found;
+}
+
+BatchPlan& GpuModel::plan_of(Batch& batch, const DeviceLayer& layer) {
+    const int of_class = classes_.class_of[layer.layer];
+    BatchPlan& plan = *batch.plans[of_class];
+    if (!batch.made[of_class]) {
+        plan.make(layer.parts, layer.layer, classes_.kv_layer_of[layer.layer], lists_, stream_);
+        batch.made[of_class] = true;
+    }
+    return plan;
+}
+
+GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
+    const std::size_t k_at = aligned(layer.q.size()), v_at = k_at + aligned(layer.k.size());
+    const std::size_t in_bytes = v_at + layer.v.size();
+    const std::size_t rows = layer.lse.size(), partial_bytes = aligned(layer.partial.size_bytes());
+    const std::size_t out_bytes = layer.whole.empty() ? partial_bytes + rows * sizeof(float) : layer.whole.size();
+    Places places;
+    places.in_host_memory = in_bytes <= kMappedBytesMax && out_bytes <= kMappedBytesMax;
+    own_moves_ += inputs_.grow(in_bytes);
+    std::byte* in = inputs_.data();
+    std::byte* out = nullptr;
+    if (places.in_host_memory) {
+        own_moves_ += host_inputs_.grow(kMappedBytesMax) + host_outputs_.grow(kMappedBytesMax);
+        in = host_inputs_.data();
+        out = host_outputs_.data();
+        std::memcpy(in, layer.q.data(), layer.q.size());
+        std::memcpy(in + k_at, layer.k.data(), layer.k.size());
+        std::memcpy(in + v_at, layer.v.data(), layer.v.size());
+        places.q_copy = {inputs_.data(), layer.q.size()};
+    } else {
+        own_moves_ += outputs_.grow(out_bytes);
+        out = outputs_.data();
+        copy(in, layer.q.data(), layer.q.size(), cudaMemcpyHostToDevice, stream_.get());
+        copy(in + k_at, layer.k.data(), layer.k.size(), cudaMemcpyHostToDevice, stream_.get());
+        copy(in + v_at, layer.v.data(), layer.v.size(), cudaMemcpyHostToDevice, stream_.get());
+    }
+    places.q = {in, layer.q.size()};
+    places.k = {in + k_at, layer.k.size()};
+    places.v = {in + v_at, layer.v.size()};
+    places.whole = {out, layer.whole.size()};
+    places.partial = {reinterpret_cast<float*>(out), layer.partial.size()};
+    places.lse = {reinterpret_cast<float*>(out + partial_bytes), rows};
+    return places;
+}
+
+void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream) {
+    kernels::take_step_inputs({.kv_heads = shape_.heads.kv_heads,
+                               .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
+                               .row_count = layer.token_count,
+                               .slab = {pages_.data(), shape_.spec.page_bytes()},
+                               .entries = lists_.entries(),
+                               .lists = plan.lists(),
+                               .kv_layer = classes_.kv_layer_of[layer.layer],
+                               .runs = plan.runs(),
+                               .k = places.k,
+                               .v = places.v,
+                               .q = places.q_copy.size == 0 ? DeviceSpan<const std::byte>{} : places.q,
+                               .q_copy = places.q_copy},
+                              stream);
+    if (layer.q.empty()) return;
+    queue_group(layer, plan, plan.decodes(), places, stream);
+    queue_group(layer, plan, plan.chunks(), places, stream);
+}
+
+void GpuModel::queue_group(const DeviceLayer& layer, const BatchPlan& plan, const BatchPlan::Group& group,
+                           const Places& places, kernels::Stream stream) {
+    if (group.items.size == 0) return;
+    kernels::decode({.shape = group.shape,
+                     .dtype = shape_.spec.dtype,
+                     .scale = static_cast<float>(shape_.spec.scale),
+                     .soft_cap = static_cast<float>(shape_.spec.logit_soft_cap),
+                     .row_count = layer.token_count,
+                     .slab = {pages_.data(), shape_.spec.page_bytes()},
+                     .items = group.items,
+                     .lists = group.lists,
+                     .entries = lists_.entries(),
+                     .kv_layer = classes_.kv_layer_of[layer.layer],
+                     .units = plan.units(),
+                     .blocks = plan.blocks(),
+                     .q = places.q_copy.size == 0 ? places.q : places.q_copy,
+                     .rounded = places.whole,
+                     .partial = places.partial,
+                     .lse = places.lse,
+                     .workspace = workspace_for(group.shape)},
+                    stream);
+}
+
+// A workspace serves one number of rows only: what a call leaves in it would lie elsewhere for another.
+DeviceSpan<float> GpuModel::workspace_for(const kernels::DecodeShape& shape) {
+    const int rows = shape.unit_rows();
+    GpuBuffer& workspace = workspaces_[rows == 8 ? 0 : (rows == 16 ? 1 : 2)];
+    const std::size_t floats = kernels::decode_workspace_floats(shape, block_count_);
+    if (workspace.grow(floats * sizeof(float))) {
+        ++own_moves_;
+        kernels::reset_decode_workspace(workspace.span<float>(0, workspace.size() / sizeof(float)), stream_.get());
+    }
+    return workspace.span<float>(0, floats);
+}
+
+// Graphs hold addresses: they are worth nothing once a buffer has moved.
+int GpuModel::move_count() const {
+    int moves = own_moves_ + lists_.move_count();
+    for (const Batch& batch : batches_) {
+        for (const auto& plan : batch.plans) moves += plan->move_count();
+    }
+    return moves;
+}
+
+void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places) {
+    const bool is_small_decode = plan.chunks().items.size == 0 && places.in_host_memory && !layer.q.empty();
+    if (!is_small_decode) return queue(layer, plan, places, stream_.get());
+    if (const int moves = move_count(); moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
+        graphs_.clear();
+        moves_at_capture_ = moves;
+    }
+    const GraphKey key{batch_index, layer.layer, plan.decodes().items.size, plan.runs().size,
+                       plan.decodes().shape.query_count_max, layer.token_count, !layer.k.empty(), !layer.whole.empty()};
+    const auto [found, is_new] = graphs_.try_emplace(key);
+    if (is_new) return queue(layer, plan, places, stream_.get());
+    Graph& graph = found->second;
+    if (!graph.is_captured) {
+        graph.graph = GpuGraph::capture(
+            stream_, [&](kernels::Stream stream) { queue(layer, plan, places, stream); });
+        graph.is_captured = true;
+        ++counters_.graph_captures;
+    }
+    graph.graph.launch(stream_);
+    ++counters_.graph_launches;
+}
+
+void GpuModel::fetch(const DeviceLayer& layer, const Places& places) {
+    const auto take = [&](void* to, const void* from, std::size_t bytes) {
+        if (bytes == 0) return;
+        if (places.in_host_memory) {
+            std::memcpy(to, from, bytes);
+        } else {
+            check_cuda(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy of outputs");
+        }
+    };
+    take(layer.whole.data(), places.whole.data, layer.whole.size());
+    take(layer.partial.data(), places.partial.data, layer.partial.size_bytes());
+    take(layer.lse.data(), places.lse.data, layer.lse.size_bytes());
+}
+
+void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
+    ++counters_.layer_calls;
+    counters_.kernel_ns += ended_.since(begun_).count();
+    if (layer.q.empty()) return;
+    for (const BatchPlan::Group* group : {&plan.decodes(), &plan.chunks()}) {
+        if (group->items.size == 0) continue;
+        ++counters_.attention_calls[static_cast<int>(kernels::path_of(group->shape, shape_.spec.dtype))];
+        counters_.kv_bytes += group->listed_pages * shape_.spec.page_bytes();
+    }
+}
+
+}  // namespace kvgrid::worker

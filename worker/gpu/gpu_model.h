@@ -1,0 +1,85 @@
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "worker/device.h"
+#include "worker/gpu/batch_plan.h"
+#include "worker/gpu/counters.h"
+#include "worker/gpu/layer_classes.h"
+#include "worker/gpu/page_lists.h"
+
+namespace kvgrid::worker {
+
+// The pages of one model in GPU memory, and the kernels over them.
+//
+//   A layer call   inputs -> [append, q] -> decode kernels -> chunk kernels -> outputs, on one stream, and waits.
+//   Small calls    read q, k, v from mapped host memory and write their output there: no copies are queued.
+//   Graphs         the second decode of a shape and layer is captured, and replayed from then on, as long as no buffer moves.
+class GpuModel final : public DeviceModel {
+  public:
+    // CudaError where the GPU has not the memory.
+    GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int block_count,
+             GpuCounters& counters);
+    ~GpuModel() override;
+
+    Status begin(std::span<const BatchPart> parts) override;
+    void copy_pages(std::span<const kernels::PagePair> pairs) override;
+    void run(const DeviceLayer& layer) override;
+    void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) override;
+    void forget(SequenceId sequence) override { lists_.forget(sequence); }
+
+  private:
+    // One set of steps, planned for each class of layers that they have come to.
+    struct Batch {
+        std::vector<StepId> steps;
+        std::vector<std::unique_ptr<BatchPlan>> plans;  // [class]
+        std::vector<bool> made;
+        std::uint64_t last_used = 0;
+    };
+    // Where a call's tensors lie for the kernels.
+    struct Places {
+        kernels::DeviceSpan<const std::byte> q, k, v;
+        kernels::DeviceSpan<std::byte> q_copy;  // empty: q is read where it is
+        kernels::DeviceSpan<std::byte> whole;
+        kernels::DeviceSpan<float> partial, lse;
+        bool in_host_memory = false;
+    };
+    struct GraphKey;
+    struct Graph;
+
+    Batch& batch_of(const DeviceLayer& layer);
+    BatchPlan& plan_of(Batch& batch, const DeviceLayer& layer);
+    Places place(const DeviceLayer& layer);
+    void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream);
+    void queue_group(const DeviceLayer& layer, const BatchPlan& plan, const BatchPlan::Group& group,
+                     const Places& places, kernels::Stream stream);
+    void launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
+    void fetch(const DeviceLayer& layer, const Places& places);
+    kernels::DeviceSpan<float> workspace_for(const kernels::DecodeShape& shape);
+    int move_count() const;
+    void count(const DeviceLayer& layer, const BatchPlan& plan);
+
+    const DeviceModelShape shape_;
+    const GpuStream& stream_;
+    const int block_count_;
+    GpuCounters& counters_;
+    const LayerClasses classes_;
+    GpuBuffer pages_;
+    PageLists lists_;
+    std::array<Batch, 4> batches_;
+    std::uint64_t use_count_ = 0;
+
+    PinnedBuffer host_inputs_, host_outputs_;
+    GpuBuffer inputs_, outputs_;
+    std::array<GpuBuffer, 3> workspaces_;  // by unit_rows: 8, 16, 32
+    int own_moves_ = 0;
+
+    std::map<GraphKey, Graph> graphs_;
+    int moves_at_capture_ = 0;
+    GpuEvent begun_, ended_;
+};
+
+}  // namespace kvgrid::worker
