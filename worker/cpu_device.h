@@ -10,6 +10,7 @@ class CpuDevice final : public Device {
   public:
     explicit CpuDevice(int thread_count) : threads_(thread_count) {}
 
+    DeviceStatus status() const override { return {.name = "CPU"}; }
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
 
   private:

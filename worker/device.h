@@ -11,6 +11,7 @@
 #include "kernels/head_shape.h"
 #include "kernels/page_pair.h"
 #include "kernels/page_run.h"
+#include "worker/device_status.h"
 #include "worker/span_recorder.h"
 #include "worker/stream_table.h"
 
@@ -73,6 +74,7 @@ class Device {
   public:
     virtual ~Device() = default;
 
+    virtual DeviceStatus status() const = 0;
     // Pages are spec.page_bytes() each. `unsupported` where the device cannot compute the model, `no_room` with the figures where it has
     // not the memory.
     virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) = 0;

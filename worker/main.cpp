@@ -13,7 +13,7 @@
 #include "core/log.h"
 #include "core/units.h"
 #include "core/version.h"
-#include "worker/cpu_device.h"
+#include "worker/device_options.h"
 #include "worker/node.h"
 
 namespace {
@@ -27,6 +27,7 @@ struct Options {
     std::string listen;
     std::string http_listen;
     bool allow_remote = false;
+    std::string device;
     std::string memory;
     int threads = 0;
     int operation_timeout_ms = 0;
@@ -51,6 +52,7 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.listen", options.listen);
     settings.add(app, "worker.http_listen", options.http_listen);
     settings.add(app, "worker.allow_remote", options.allow_remote);
+    settings.add(app, "worker.device", options.device);
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
     settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
@@ -97,8 +99,6 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, s
         if (!parsed) return parsed.error();
         http = *std::move(parsed);
     }
-    const auto memory = parse_bytes(options.memory);
-    if (!memory) return memory.error();
     const auto unsent_max = parse_bytes(options.unsent_max);
     if (!unsent_max) return unsent_max.error();
     return worker::NodeOptions{.coordinator = *coordinator,
@@ -107,15 +107,20 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, s
                                .allow_remote = options.allow_remote,
                                .mpi_rank = mpi_rank,
                                .world = world,
-                               .memory_bytes = *memory,
                                .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
                                .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
                                .drain_timeout = std::chrono::milliseconds(options.drain_timeout_ms),
                                .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
 }
 
-std::unique_ptr<worker::Device> make_device(const Options& options) {
-    return std::make_unique<worker::CpuDevice>(options.threads > 0 ? options.threads : default_threads());
+Result<worker::ChosenDevice> choose_device(const Options& options) {
+    const auto memory = options.memory.empty() ? Result<std::uint64_t>(0) : parse_bytes(options.memory);
+    if (!memory) return memory.error();
+    return worker::choose_device({.device = options.device,
+                                  .memory_bytes = *memory,
+                                  .threads = options.threads > 0 ? options.threads : default_threads(),
+                                  .local_rank = environment_number("OMPI_COMM_WORLD_LOCAL_RANK", 0),
+                                  .local_count = environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1)});
 }
 
 // Turns the first SIGTERM or SIGINT into node.drain(), and any further one into node.stop(). The signals are blocked in all other
@@ -184,7 +189,14 @@ int run(const Options& options) {
         return 2;
     }
     if (world) configured->abandoned_mpi_requests = [&world] { return world->abandoned_request_count(); };
-    worker::Node node(*configured, make_former(world.get()), make_device(options));
+    auto chosen = choose_device(options);
+    if (!chosen) {
+        log_error(chosen.error().to_string());
+        return 1;
+    }
+    configured->memory_bytes = chosen->memory_bytes;
+    log_info(fmt::format("computes on {}, {} for pages", chosen->device->status().name, format_bytes(chosen->memory_bytes)));
+    worker::Node node(*configured, make_former(world.get()), std::move(chosen->device));
     StopOnSignal stop(node);
     if (const Status done = node.run(); !done) {
         log_error(done.error().to_string());

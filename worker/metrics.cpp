@@ -150,7 +150,7 @@ void WorkerMetrics::tokens_committed(std::int64_t tokens) {
 
 std::string WorkerMetrics::text(const Now& now) const {
     const StateMetrics state(now);
-    return comm::metrics_text({&registry_, &occupancy_, &process_, &state});
+    return comm::metrics_text({&registry_, &occupancy_, &device_, &process_, &state});
 }
 
 }  // namespace kvgrid::worker

@@ -6,6 +6,7 @@
 
 #include "comm/monitor/process_metrics.h"
 #include "comm/monitor/request_metrics.h"
+#include "worker/device_metrics.h"
 #include "worker/node_state.h"
 #include "worker/observer.h"
 #include "worker/occupancy_metrics.h"
@@ -28,6 +29,7 @@ class WorkerMetrics final : public Observer {
     void waited_for_executor(std::chrono::nanoseconds wait);  // an operation that had arrived, on the executor's thread
     void answered(const comm::Answered& answered) { requests_.answered(answered); }
     OccupancyMetrics& occupancy() { return occupancy_; }
+    DeviceMetrics& device() { return device_; }
 
     struct Now {
         const comm::Server& server;
@@ -42,6 +44,7 @@ class WorkerMetrics final : public Observer {
     prometheus::Registry registry_;
     comm::RequestMetrics requests_;
     OccupancyMetrics occupancy_;
+    DeviceMetrics device_;
     comm::ProcessMetrics process_{"kvgrid-worker"};
     prometheus::Histogram& queue_wait_;
     prometheus::Histogram& executor_wait_;

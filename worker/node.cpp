@@ -62,6 +62,7 @@ Status Node::run() {
     const auto bound = server_->listen(options_.listen, options_.allow_remote);
     if (!bound) return bound.error();
     log_info("listening on " + bound->to_string());
+    metrics_.device().publish(device_->status());
     const auto http = start_monitor();
     if (!http) return http.error();
     WorkerIdentity identity{.endpoint = bound->to_string(),
@@ -234,6 +235,7 @@ void Node::drop_grid() {
 }
 
 void Node::publish_report() {
+    metrics_.device().publish(device_->status());
     metrics_.occupancy().publish(*grid_.shard);
     auto report = grid_.shard->report();
     const std::lock_guard lock(report_mutex_);

@@ -37,6 +37,7 @@ Status check_value(const Setting& setting, std::string_view value) {
             return refuse(fmt::format("must be a whole number from {} to {}", setting.min, setting.max));
         }
         case SettingKind::size: {
+            if (value.empty() && setting.default_value.empty()) return {};
             const auto bytes = parse_bytes(value);
             return bytes ? Status()
                          : Status{Errc::invalid_argument, fmt::format("{}: {}", setting.name, bytes.error().message)};

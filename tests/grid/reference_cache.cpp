@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/grid/test_device.h"
+
 namespace kvgrid::tests {
 
 void ReferenceCache::open(SequenceId id, Window window) {
@@ -89,7 +91,7 @@ std::vector<float> to_floats(std::span<const std::byte> bytes, Dtype dtype) {
 }
 
 double output_tolerance(const ModelSpec& spec, double v_max) {
-    return v_max * (5e-5 + 1.01 * unit_roundoff(spec.dtype));
+    return v_max * (5e-5 + 1.01 * (unit_roundoff(spec.dtype) + weight_roundoff(spec.dtype)));
 }
 
 }  // namespace kvgrid::tests

@@ -12,4 +12,7 @@ std::unique_ptr<worker::Device> make_test_device(int thread_count);
 // What the device computes in, where a test has no reason to choose: f32 on a CPU.
 Dtype widest_dtype();
 
+// By how much the device rounds the weights of a softmax before they meet V; 0: not at all.
+double weight_roundoff(Dtype dtype);
+
 }  // namespace kvgrid::tests

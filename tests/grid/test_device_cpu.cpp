@@ -11,4 +11,8 @@ Dtype widest_dtype() {
     return Dtype::f32;
 }
 
+double weight_roundoff(Dtype) {
+    return 0;
+}
+
 }  // namespace kvgrid::tests

@@ -15,7 +15,7 @@ struct GpuCounters {
     std::uint64_t layer_calls = 0;
     std::uint64_t graph_captures = 0;
     std::uint64_t graph_launches = 0;
-    std::uint64_t host_ns = 0;  // of layer calls: until all was queued
+    std::uint64_t queue_ns = 0;  // of layer calls, on the host: until all was queued
     GpuMemoryCounts memory;
 };
 

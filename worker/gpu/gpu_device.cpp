@@ -24,12 +24,38 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index) {
 }
 
 GpuDevice::GpuDevice(int index, std::string name, int block_count)
-    : index_(index), name_(std::move(name)), block_count_(block_count) {}
+    : index_(index),
+      name_(fmt::format("{} (GPU {})", name, index)),
+      block_count_(block_count),
+      memory_before_(memory().total - memory().free) {}
 
-GpuDevice::Memory GpuDevice::memory() const {
-    std::size_t free = 0, total = 0;
-    check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    return {free, total};
+GpuDevice::Memory GpuDevice::memory() {
+    Memory memory{};
+    check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo");
+    return memory;
+}
+
+DeviceStatus GpuDevice::status() const {
+    const Memory now = memory();
+    DeviceStatus status{.name = name_,
+                        .is_gpu = true,
+                        .memory_total = now.total,
+                        .memory_free = now.free,
+                        .memory_before = memory_before_,
+                        .pinned_bytes = counters_.memory.pinned,
+                        .layer_calls = counters_.layer_calls,
+                        .graph_captures = counters_.graph_captures,
+                        .graph_launches = counters_.graph_launches,
+                        .kernel_ns = counters_.kernel_ns,
+                        .queue_ns = counters_.queue_ns,
+                        .kv_bytes = counters_.kv_bytes};
+    for (int kind = 0; kind < kGpuMemoryKinds; ++kind) {
+        status.memory_taken.push_back({name_of(static_cast<GpuMemoryKind>(kind)), counters_.memory.device[kind]});
+    }
+    for (int path = 0; path < kernels::kDecodePathCount; ++path) {
+        status.attention_calls.push_back({name_of(static_cast<kernels::DecodePath>(path)), counters_.attention_calls[path]});
+    }
+    return status;
 }
 
 Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {
@@ -40,13 +66,13 @@ Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShap
                             "or use CPU workers",
                             name_of(shape.spec.dtype))};
     }
-    const Memory memory = this->memory();
+    const Memory now = memory();
     const std::uint64_t bytes = shape.spec.page_bytes() * page_count;
     const Error no_room{Errc::no_room,
-                        fmt::format("a pool of {} bytes: {} ({}) has {} of {} bytes free; ask for a smaller pool, or give "
+                        fmt::format("a pool of {} bytes: {} has {} of {} bytes free; ask for a smaller pool, or give "
                                     "the worker less memory",
-                                    bytes, name_, index_, memory.free, memory.total)};
-    if (bytes > memory.free) return no_room;
+                                    bytes, name_, now.free, now.total)};
+    if (bytes > now.free) return no_room;
     try {
         return std::unique_ptr<DeviceModel>(
             std::make_unique<GpuModel>(shape, page_count, stream_, block_count_, counters_));

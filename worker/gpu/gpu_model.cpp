@@ -119,7 +119,7 @@ void GpuModel::run(const DeviceLayer& layer) {
     begun_.record(stream_);
     launch(layer, &batch - batches_.data(), plan, places);
     ended_.record(stream_);
-    counters_.host_ns += (std::chrono::steady_clock::now() - start).count();
+    counters_.queue_ns += (std::chrono::steady_clock::now() - start).count();
     stream_.wait(kGpuPatience);
     fetch(layer, places);
     count(layer, plan);
