@@ -14,6 +14,7 @@
 #include "core/units.h"
 #include "core/version.h"
 #include "worker/device_options.h"
+#include "worker/gpu_choice.h"
 #include "worker/node.h"
 
 namespace {
@@ -36,6 +37,7 @@ struct Options {
     int drain_timeout_ms = 0;
     std::string log_level;
     bool exit_with_parent = false;
+    bool list_devices = false;
     std::string config_file;
 };
 
@@ -61,6 +63,7 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.drain_timeout_ms", options.drain_timeout_ms);
     settings.add(app, "worker.log_level", options.log_level);
     add_config_option(app, options.config_file);
+    app.add_flag("--list-devices", options.list_devices, "print what this worker can compute on, and end");
     app.add_flag("--exit-with-parent", options.exit_with_parent, "end when the process that started this one ends");
     try {
         app.parse(argc, argv);
@@ -175,7 +178,18 @@ worker::FormCollective make_former(comm::MpiWorld* world) {
     };
 }
 
+// One line each: "cpu", "gpu NVIDIA H200 (GPU 0)".
+int list_devices() {
+    std::cout << "cpu\n";
+    for (int index = 0; index < worker::usable_gpu_count(); ++index) {
+        const auto gpu = worker::make_gpu_device(index);
+        if (gpu) std::cout << "gpu " << (*gpu)->status().name << "\n";
+    }
+    return 0;
+}
+
 int run(const Options& options) {
+    if (options.list_devices) return list_devices();
     pthread_sigmask(SIG_BLOCK, &StopOnSignal::signals(), nullptr);
     if (options.exit_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
     std::unique_ptr<comm::MpiWorld> world;

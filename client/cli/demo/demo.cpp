@@ -8,6 +8,7 @@
 #include "client/cli/demo/demo_acts.h"
 #include "client/cli/local/local_cluster.h"
 #include "client/cli/local/process_scan.h"
+#include "client/cli/local/worker_gpus.h"
 #include "core/units.h"
 
 namespace kvgrid::cli {
@@ -90,7 +91,11 @@ Result<DemoSummary> run_demo(const DemoOptions& options) {
     const TimePoint start = clock.now();
     const auto trace = load_trace(options.trace);
     if (!trace) return trace.error();
-    const DemoPlan plan = plan_demo(*trace, options.wish, available_memory_bytes());
+    const auto gpus = worker_gpus();
+    if (!gpus) return gpus.error();
+    DemoWish wish = options.wish;
+    wish.gpus = static_cast<int>(gpus->size());
+    const DemoPlan plan = plan_demo(*trace, wish, available_memory_bytes());
 
     auto cluster = LocalCluster::start({.workers = plan.grid.workers(),
                                         .memory_bytes_per_worker = plan.memory_per_worker(),
@@ -98,10 +103,10 @@ Result<DemoSummary> run_demo(const DemoOptions& options) {
                                         .interrupted = options.interrupted});
     if (!cluster) return cluster.error();
     say(fmt::format(
-        "Started 1 coordinator and {} workers with {} each: {} head parts x {} sequence parts, in {:.1f} s\n"
+        "Started 1 coordinator and {} workers with {} each: {} head parts x {} sequence parts, on {}, in {:.1f} s\n"
         "  to look at it meanwhile: kvgrid top --coordinator {}\n",
         plan.grid.workers(), format_bytes(plan.memory_per_worker()), plan.grid.head_parts, plan.grid.sequence_parts,
-        Seconds(clock.now() - start).count(), cluster->endpoint()));
+        gpus->empty() ? "this host's CPU" : gpus->front(), Seconds(clock.now() - start).count(), cluster->endpoint()));
     auto summary = run_acts(options, plan, *trace, cluster->endpoint(), clock);
     if (!summary) {
         const bool wanted = options.interrupted && options.interrupted();

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "client/cli/replay/replay.h"
 #include "core/units.h"
 
@@ -11,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t kProgramsBytes = std::uint64_t{1} << 30;  // six processes with their buffers
 constexpr std::int64_t kContextTokensMin = 1'024;
+constexpr int kWorkersMax = 4;
 constexpr int kSparePagesOfStream = 4;  // for the decoded tokens, and for the branches of the fork
 
 std::uint64_t pool_bytes(const ModelSpec& spec, const GridShape& grid, std::int64_t tokens) {
@@ -39,6 +42,11 @@ ModelSpec smollm2_135m_spec(int layers) {
 
 DemoPlan plan_demo(const analysis::Trace& trace, const DemoWish& wish, std::optional<std::uint64_t> available_bytes) {
     DemoPlan plan;
+    if (wish.gpus > 0) {
+        plan.grid = {1, std::min(wish.gpus, kWorkersMax)};
+        plan.trace_dtype = Dtype::bf16;
+        available_bytes = std::nullopt;  // it is the GPUs' that counts, and the workers say if it is too little
+    }
     plan.trace_pool_bytes = replay_pool_bytes(trace, plan.trace_dtype, plan.grid);
     plan.long_model = smollm2_135m_spec(wish.layers);
     plan.decode_tokens = wish.decode_tokens;

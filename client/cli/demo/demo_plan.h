@@ -29,12 +29,14 @@ struct DemoWish {
     std::int64_t context_tokens = 131'072;
     int decode_tokens = 16;
     int layers = 30;
+    int gpus = 0;  // that the workers will compute on
 };
 
 // The geometry of SmolLM2-135M: 9 query and 3 KV heads of size 64, bf16.
 ModelSpec smollm2_135m_spec(int layers);
 
-// Halves the context until its pages, and as much again as the programs themselves may take, fit the memory that is there. Nothing
+// On GPUs: a worker on each, four at most, and pages in their memory, all in bf16. Else four workers that share this host, in f32 where
+// the trace is. Halves the context until its pages, and as much again as the programs themselves may take, fit the memory that is there. Nothing
 // known of the memory: as was asked.
 DemoPlan plan_demo(const analysis::Trace& trace, const DemoWish& wish, std::optional<std::uint64_t> available_bytes);
 

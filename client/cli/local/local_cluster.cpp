@@ -8,6 +8,7 @@
 
 #include "client/cli/local/open_mpi.h"
 #include "client/cli/local/process_scan.h"
+#include "client/cli/local/program_beside.h"
 #include "client/cli/local/text_file.h"
 #include "client/kvgrid.h"
 #include "core/log.h"
@@ -30,14 +31,6 @@ constexpr const char* kHttpListen = "127.0.0.1:0";  // the cluster's status name
 constexpr const char* kCoordinatorLog = "coordinator.log";
 constexpr const char* kListening = "listening on ";  // in its log
 constexpr const char* kWorkersLog = "workers.log";
-
-// A program that was built or installed with this one.
-Result<std::filesystem::path> program_beside_this(const std::string& name) {
-    std::error_code error;
-    const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
-    if (access((folder / name).c_str(), X_OK) == 0) return folder / name;
-    return {Errc::not_found, fmt::format("{} is not in {}: build it (./dev build)", name, folder.string())};
-}
 
 std::string end_of(const std::filesystem::path& log) {
     return fmt::format("the end of {}:\n{}", log.string(), last_lines(log, kTailLines));
