@@ -1,0 +1,181 @@
+// What a GPU device promises beyond the right outputs, which the grid tests look at: its memory adds up, decodes of one shape are replayed
+// as graphs, page lists outgrow their first place, and a call may hold decodes and chunks.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/grid/driver.h"
+#include "tests/grid/reference_cache.h"
+#include "worker/gpu/gpu_device.h"
+#include "worker/shard.h"
+
+namespace kvgrid::tests {
+namespace {
+
+using namespace worker;
+
+constexpr ModelId kModel{1};
+constexpr std::uint64_t kMiB = 1 << 20;
+
+// One shard on a GPU, driven as ThreadGrid is.
+class GpuShard {
+  public:
+    explicit GpuShard(const ModelSpec& spec, std::uint64_t memory_bytes = 256 * kMiB) : spec_(spec) {
+        device_ = GpuDevice::make(0).value();
+        shard_ = std::make_unique<Shard>(0, memory_bytes, *device_);
+        shard_->add_model(kModel, spec, {1, 1}, 0).value();
+    }
+
+    std::pair<StepId, OperationResult> begin(BeginStep begin) {
+        begin.step = StepId{++last_step_};
+        OperationResult result;
+        result.status = shard_->begin(begin);
+        for (const auto& part : begin.parts) result.lengths.push_back(shard_->length_of(part.sequence));
+        return {begin.step, std::move(result)};
+    }
+    OperationResult layer(StepId step, int layer, const std::vector<std::byte>& tensors) {
+        const std::size_t row = spec_.row_bytes() * shard_->size_of_step(step).tokens;
+        const std::size_t q = row * spec_.query_heads, kv = row * spec_.kv_heads;
+        std::vector<std::byte> whole(q);
+        const std::span<const std::byte> all(tensors);
+        OperationResult result;
+        result.status = shard_->layer({.steps = {&step, 1},
+                                       .layer = layer,
+                                       .q = all.first(q),
+                                       .k = all.subspan(q, kv),
+                                       .v = all.subspan(q + kv, kv),
+                                       .whole = whole,
+                                       .partial = {},
+                                       .lse = {}});
+        result.tensors = comm::Payload::own(std::move(whole));
+        return result;
+    }
+    OperationResult commit(StepId step) { return with(shard_->commit(step)); }
+    OperationResult abort(StepId step) { return with(shard_->abort(step)); }
+
+    Shard& shard() { return *shard_; }
+    DeviceStatus status() const { return device_->status(); }
+    void drop() {
+        shard_.reset();
+    }
+
+  private:
+    static OperationResult with(Status status) {
+        OperationResult result;
+        result.status = std::move(status);
+        return result;
+    }
+
+    const ModelSpec spec_;
+    std::unique_ptr<GpuDevice> device_;
+    std::unique_ptr<Shard> shard_;
+    std::uint64_t last_step_ = 0;
+};
+
+class GpuDeviceTest : public testing::Test {
+  protected:
+    void open(GpuShard& grid, ReferenceCache& reference, std::uint64_t id, const Window& window = {}) {
+        grid.shard().open(SequenceId{id}, kModel, window).value();
+        reference.open(SequenceId{id}, window);
+    }
+    void step(GpuShard& grid, ReferenceCache& reference, const ModelSpec& spec,
+              const std::vector<StreamTable::Part>& parts) {
+        ASSERT_EQ(run_step(grid, reference, kModel, spec, parts, StepKind::attend, random_), "");
+    }
+
+    std::mt19937 random_{7};
+};
+
+std::uint64_t calls(const DeviceStatus& status, const std::string& path) {
+    for (const auto& count : status.attention_calls) {
+        if (count.label == path) return count.value;
+    }
+    ADD_FAILURE() << "no path " << path;
+    return 0;
+}
+
+TEST_F(GpuDeviceTest, DecodesOfOneShapeAreReplayedAsGraphs) {
+    const ModelSpec spec = make_spec(2, 8, 2, 128, Dtype::bf16);
+    ReferenceCache reference(spec);
+    GpuShard grid(spec);
+    open(grid, reference, 1);
+    open(grid, reference, 2);
+    step(grid, reference, spec, {{SequenceId{1}, 100}, {SequenceId{2}, 30}});
+    for (int i = 0; i < 40; ++i) step(grid, reference, spec, {{SequenceId{1}, 1}, {SequenceId{2}, 1}});
+
+    const DeviceStatus status = grid.status();
+    EXPECT_EQ(status.layer_calls, 82u);
+    // Four batches are kept apart, and the first decode of each is not captured.
+    EXPECT_GE(status.graph_launches, 2u * (40 - 4));
+    EXPECT_LE(status.graph_captures, 2u * 4);
+    EXPECT_EQ(calls(status, "general"), 0u);
+    EXPECT_GT(status.kernel_ns, 0u);
+}
+
+TEST_F(GpuDeviceTest, DecodesAndChunksShareACall) {
+    const ModelSpec spec = make_spec(1, 8, 2, 128, Dtype::bf16);
+    ReferenceCache reference(spec);
+    GpuShard grid(spec);
+    for (std::uint64_t id = 1; id <= 4; ++id) open(grid, reference, id, id == 4 ? Window{100, 5} : Window{});
+    step(grid, reference, spec, {{SequenceId{1}, 700}, {SequenceId{2}, 65}, {SequenceId{3}, 3}, {SequenceId{4}, 300}});
+    step(grid, reference, spec, {{SequenceId{1}, 1}, {SequenceId{2}, 200}, {SequenceId{3}, 4}, {SequenceId{4}, 70}});
+
+    EXPECT_EQ(calls(grid.status(), "chunks"), 2u);
+    EXPECT_EQ(calls(grid.status(), "general"), 0u);
+}
+
+TEST_F(GpuDeviceTest, PageListsOutgrowTheirPlaces) {
+    const ModelSpec spec = make_spec(3, 4, 2, 64, Dtype::f16);
+    ReferenceCache reference(spec);
+    GpuShard grid(spec, 32 * kMiB);  // 2048 pages: room for 16384 entries at first
+    for (std::uint64_t id = 1; id <= 3; ++id) open(grid, reference, id);
+    for (int i = 0; i < 6; ++i) step(grid, reference, spec, {{SequenceId{1}, 700}, {SequenceId{2}, 64}, {SequenceId{3}, 1}});
+    // Forks name the same pages in lists of their own.
+    std::uint64_t id = 3;
+    for (int i = 0; i < 40; ++i) {
+        grid.shard().fork(SequenceId{1}, SequenceId{++id}).value();
+        reference.fork(SequenceId{1}, SequenceId{id});
+        step(grid, reference, spec, {{SequenceId{id}, 1}, {SequenceId{2}, 1}});
+    }
+    for (std::uint64_t closed = 5; closed <= 20; ++closed) grid.shard().close(SequenceId{closed}).value();
+    step(grid, reference, spec, {{SequenceId{1}, 1}, {SequenceId{id}, 9}, {SequenceId{3}, 100}});
+}
+
+TEST_F(GpuDeviceTest, MemoryAddsUpToWhatTheDriverSays) {
+    const ModelSpec spec = make_spec(2, 8, 2, 128, Dtype::bf16);
+    ReferenceCache reference(spec);
+    GpuShard grid(spec, 2048 * kMiB);
+    open(grid, reference, 1);
+    step(grid, reference, spec, {{SequenceId{1}, 3000}});
+    const auto unexplained = [&] {
+        const DeviceStatus status = grid.status();
+        double bytes = static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);
+        for (const auto& taken : status.memory_taken) bytes -= static_cast<double>(taken.value);
+        return bytes;
+    };
+    // cudaMalloc rounds up to 2 MiB; the driver loads kernels as they are first used.
+    EXPECT_LT(std::abs(unexplained()), 256.0 * kMiB);
+    EXPECT_GE(grid.status().memory_taken[0].value, 2040 * kMiB);
+
+    grid.drop();
+    for (const auto& taken : grid.status().memory_taken) EXPECT_EQ(taken.value, 0u) << taken.label;
+    EXPECT_EQ(grid.status().pinned_bytes, 0u);
+    EXPECT_LT(std::abs(unexplained()), 256.0 * kMiB);
+}
+
+TEST_F(GpuDeviceTest, RefusesAPoolThatDoesNotFitAndTakesNothing) {
+    const ModelSpec spec = make_spec(2, 8, 2, 128, Dtype::bf16);
+    auto device = GpuDevice::make(0).value();
+    const std::uint64_t total = device->status().memory_total;
+    Shard shard(0, 4 * total, *device);
+    const auto refused = shard.add_model(kModel, spec, {1, 1}, 2 * total);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error(), Errc::no_room);
+    EXPECT_NE(refused.error().message.find("bytes free"), std::string::npos) << refused.error().message;
+    for (const auto& taken : device->status().memory_taken) EXPECT_EQ(taken.value, 0u) << taken.label;
+    EXPECT_TRUE(shard.add_model(kModel, spec, {1, 1}, 64 * kMiB));
+}
+
+}  // namespace
+}  // namespace kvgrid::tests
