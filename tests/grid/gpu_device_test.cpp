@@ -130,10 +130,10 @@ TEST_F(GpuDeviceTest, PageListsOutgrowTheirPlaces) {
     ReferenceCache reference(spec);
     GpuShard grid(spec, 32 * kMiB);  // 2048 pages: room for 16384 entries at first
     for (std::uint64_t id = 1; id <= 3; ++id) open(grid, reference, id);
-    for (int i = 0; i < 6; ++i) step(grid, reference, spec, {{SequenceId{1}, 700}, {SequenceId{2}, 64}, {SequenceId{3}, 1}});
+    for (int i = 0; i < 6; ++i) step(grid, reference, spec, {{SequenceId{1}, 400}, {SequenceId{2}, 64}, {SequenceId{3}, 1}});
     // Forks name the same pages in lists of their own.
     std::uint64_t id = 3;
-    for (int i = 0; i < 40; ++i) {
+    for (int i = 0; i < 60; ++i) {
         grid.shard().fork(SequenceId{1}, SequenceId{++id}).value();
         reference.fork(SequenceId{1}, SequenceId{id});
         step(grid, reference, spec, {{SequenceId{id}, 1}, {SequenceId{2}, 1}});
@@ -147,7 +147,7 @@ TEST_F(GpuDeviceTest, MemoryAddsUpToWhatTheDriverSays) {
     ReferenceCache reference(spec);
     GpuShard grid(spec, 2048 * kMiB);
     open(grid, reference, 1);
-    step(grid, reference, spec, {{SequenceId{1}, 3000}});
+    step(grid, reference, spec, {{SequenceId{1}, 900}});
     const auto unexplained = [&] {
         const DeviceStatus status = grid.status();
         double bytes = static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);

@@ -17,7 +17,7 @@ using kernels::DeviceSpan;
 namespace {
 
 // What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
-constexpr std::size_t kMappedBytesMax = 128 << 10;
+constexpr std::size_t kMappedBytesMax = 1 << 20;
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGraphsMax = 4096;  // some 20 KB of host memory each
 
@@ -76,7 +76,7 @@ GpuModel::~GpuModel() = default;
 
 Status GpuModel::begin(std::span<const BatchPart> parts) {
     try {
-        for (const BatchPart& part : parts) lists_.update(*part.sequence);
+        lists_.update(parts);
     } catch (const kernels::CudaError& error) {
         return {Errc::no_room, fmt::format("the GPU has no memory for more page lists: {}", error.what())};
     }
@@ -228,8 +228,8 @@ DeviceSpan<float> GpuModel::workspace_for(const kernels::DecodeShape& shape) {
     const int rows = shape.unit_rows();
     GpuBuffer& workspace = workspaces_[rows == 8 ? 0 : (rows == 16 ? 1 : 2)];
     const std::size_t floats = kernels::decode_workspace_floats(shape, block_count_);
-    if (workspace.grow(floats * sizeof(float))) {
-        ++own_moves_;
+    if (workspace.size() < floats * sizeof(float)) {
+        own_moves_ += workspace.grow(floats * sizeof(float));
         kernels::reset_decode_workspace(workspace.span<float>(0, workspace.size() / sizeof(float)), stream_.get());
     }
     return workspace.span<float>(0, floats);

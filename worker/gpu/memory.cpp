@@ -33,11 +33,12 @@ const char* name_of(GpuMemoryKind kind) {
 
 bool GpuBuffer::grow(std::size_t bytes) {
     if (bytes <= memory_.size()) return false;
+    const bool moves = memory_.size() > 0;
     const std::size_t size = kind_ == GpuMemoryKind::pages ? bytes : grown_size(memory_.size(), bytes);
     free();  // before the new one: there may not be room for both
     memory_ = kernels::DeviceBytes(size);
     counts_.device[static_cast<int>(kind_)] += size;
-    return true;
+    return moves;
 }
 
 void GpuBuffer::free() {
@@ -58,6 +59,7 @@ void PinnedBuffer::free() {
 
 bool PinnedBuffer::grow(std::size_t bytes) {
     if (bytes <= size_) return false;
+    const bool moves = size_ > 0;
     const std::size_t size = grown_size(size_, bytes);
     free();
     void* memory = nullptr;
@@ -65,7 +67,7 @@ bool PinnedBuffer::grow(std::size_t bytes) {
     data_ = static_cast<std::byte*>(memory);
     size_ = size;
     counts_.pinned += size;
-    return true;
+    return moves;
 }
 
 }  // namespace kvgrid::worker

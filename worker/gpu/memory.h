@@ -30,7 +30,7 @@ class GpuBuffer {
     GpuBuffer(const GpuBuffer&) = delete;
     GpuBuffer& operator=(const GpuBuffer&) = delete;
 
-    // Whether the address changed. Work that uses the old memory must be done.
+    // Whether there was memory that is now elsewhere. Work that uses it must be done.
     bool grow(std::size_t bytes);
     std::byte* data() const { return memory_.data(); }
     std::size_t size() const { return memory_.size(); }

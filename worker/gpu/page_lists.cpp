@@ -41,8 +41,15 @@ kernels::PageList PageLists::list_of(SequenceId id, int head) const {
             static_cast<std::int32_t>(shape_.kv_heads * block.capacity)};
 }
 
-void PageLists::update(SequenceState& sequence) {
-    make_room(sequence);
+void PageLists::update(std::span<const BatchPart> parts) {
+    for (const BatchPart& part : parts) {
+        make_room(*part.sequence);
+        add_changes(*part.sequence);
+    }
+    send_updates();
+}
+
+void PageLists::add_changes(SequenceState& sequence) {
     const Block& block = blocks_.at(sequence.id);
     for (int layer = 0; layer < shape_.kv_layers; ++layer) {
         for (int head = 0; head < shape_.kv_heads; ++head) {
@@ -55,7 +62,6 @@ void PageLists::update(SequenceState& sequence) {
         }
         sequence.changed_from[layer] = std::numeric_limits<std::size_t>::max();
     }
-    send_updates();
 }
 
 // A block that can hold the sequence's longest list. A new one knows none of its entries.

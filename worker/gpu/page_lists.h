@@ -4,9 +4,9 @@
 #include <unordered_map>
 
 #include "kernels/cuda/decode_schedule.h"
+#include "worker/device.h"
 #include "worker/gpu/memory.h"
 #include "worker/gpu/stream.h"
-#include "worker/stream_table.h"
 
 namespace kvgrid::worker {
 
@@ -29,9 +29,9 @@ class PageLists {
     PageLists(const PageLists&) = delete;
     PageLists& operator=(const PageLists&) = delete;
 
-    // Queues what has changed in the sequence's lists. CudaError where there is no memory for more of them; the lists of all
+    // Brings the lists of these sequences up to date. CudaError where there is no memory for more of them; the lists of all
     // other sequences are as before then.
-    void update(SequenceState& sequence);
+    void update(std::span<const BatchPart> parts);
     void forget(SequenceId id);
 
     // Where the list of a KV head begins in KV layer 0. Its count, the same for all heads, is the caller's to add.
@@ -50,6 +50,7 @@ class PageLists {
 
     std::size_t stream_count() const { return std::size_t(1) * shape_.kv_layers * shape_.kv_heads; }
     void make_room(SequenceState& sequence);
+    void add_changes(SequenceState& sequence);
     std::size_t take(std::size_t count);
     void give_back(std::size_t first, std::size_t count);
     void grow_entries(std::size_t count);
