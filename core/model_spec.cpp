@@ -53,6 +53,9 @@ Refusal check_numbers(const ModelSpec& spec) {
         return invalid(
             fmt::format("dtype is number {}: must be f32 (1), f16 (2) or bf16 (3)", static_cast<int>(spec.dtype)));
     }
+    if (spec.kv_dtype == KvDtype::fp8_e4m3 && spec.dtype == Dtype::f32) {
+        return invalid("kv_dtype is fp8_e4m3 and dtype f32: dtype must be bf16 or f16 then");
+    }
     if (!std::isfinite(spec.scale) || spec.scale <= 0) {
         return invalid(fmt::format("scale is {}: must be finite and above 0", spec.scale));
     }
@@ -131,6 +134,14 @@ std::vector<int> ModelSpec::kv_layers() const {
         if (owns_kv(layer)) owners.push_back(layer);
     }
     return owners;
+}
+
+std::size_t ModelSpec::page_bytes() const {
+    if (kv_dtype == KvDtype::as_model) return 2 * kPageTokens * row_bytes();
+    // Rows of whole 16 bytes, and the scales of the page, which keep pages aligned to 128.
+    constexpr std::size_t kRowAlignment = 16, kScalesBytes = 128;
+    const std::size_t row = (head_dim + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+    return 2 * kPageTokens * row + kScalesBytes;
 }
 
 Result<ModelSpec> validated(ModelSpec spec) {

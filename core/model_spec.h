@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/kv_dtype.h"
 #include "core/page_tokens.h"
 #include "core/result.h"
 
@@ -34,14 +35,15 @@ struct LayerSpec {
 //   Rules      1 <= layers <= 1024; 1 <= kv_heads <= query_heads <= 1024; query_heads % kv_heads == 0;
 //              32 <= head_dim <= 256, a multiple of 8; 0 <= kv_layer < layers, and the layer named owns its KV
 //              (kv_layer of it is itself: no chains); 0 <= window <= 2^40; 0 <= sinks <= 2^40, and only with a window;
-//              scale finite and > 0; logit_soft_cap finite and >= 0; name of 1 to 128 printable ASCII characters.
+//              kv_dtype fp8_e4m3 only with dtype bf16 or f16; scale finite and > 0; logit_soft_cap finite and >= 0; name of 1 to 128 printable ASCII characters.
 struct ModelSpec {
     std::string name;
     std::vector<LayerSpec> layers;
     int query_heads = 0;
     int kv_heads = 0;
     int head_dim = 0;
-    Dtype dtype = Dtype::f32;
+    Dtype dtype = Dtype::f32;             // of q, k, v and o
+    KvDtype kv_dtype = KvDtype::as_model;  // of K and V in pages; fp8 is lossy, and for GPU workers
     double scale = 0;                // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
     double logit_soft_cap = 0;       // c * tanh(logit / c) before masking; 0: none
     bool allows_non_finite = false;  // whether new k and v may hold NaN and infinities; otherwise they are refused
@@ -54,11 +56,12 @@ struct ModelSpec {
     // The layers that own KV, ascending. Storage is indexed by position in this list.
     std::vector<int> kv_layers() const;
 
+    // One token's row of one head, as it travels.
     std::size_t row_bytes() const { return static_cast<std::size_t>(head_dim) * byte_size(dtype); }
-    // K block then V block of one page of one stream.
-    std::size_t page_bytes() const { return 2 * kPageTokens * row_bytes(); }
-    // K and V of one token in all KV layers and heads.
-    std::size_t token_bytes() const { return 2 * row_bytes() * kv_heads * kv_layers().size(); }
+    // One page of one stream, as it is stored: K block, V block, and what its kv_dtype needs besides.
+    std::size_t page_bytes() const;
+    // K and V of one token in all KV layers and heads, as they are stored.
+    std::size_t token_bytes() const { return page_bytes() / kPageTokens * kv_heads * kv_layers().size(); }
 
     friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
@@ -76,6 +79,7 @@ Result<ModelSpec> validated(ModelSpec spec);
 //   sinks            optional: a number for all layers with a window, or an array; 0
 //   scale            optional: 1/sqrt(head_dim)
 //   logit_soft_cap   optional: 0
+//   kv_dtype         optional: how K and V are stored, "fp8_e4m3" (lossy, and for GPU workers) or "as_model"; as_model
 //   non_finite       optional: what becomes of NaN and infinities in new k and v, "refuse" or "allow"; refuse
 //
 // `to_json` writes what `parse_model_spec` reads back as an equal spec, numbers to the last bit.

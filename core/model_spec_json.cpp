@@ -113,6 +113,16 @@ Dtype read_dtype(JsonFields& fields) {
     return dtype.value_or(Dtype::f32);
 }
 
+KvDtype read_kv_dtype(JsonFields& fields) {
+    if (fields.find("kv_dtype") == nullptr) return KvDtype::as_model;
+    const std::string name = fields.text("kv_dtype");
+    for (const KvDtype kv_dtype : {KvDtype::as_model, KvDtype::fp8_e4m3}) {
+        if (name == name_of(kv_dtype)) return kv_dtype;
+    }
+    fields.refuse("kv_dtype", name, "must be \"as_model\" or \"fp8_e4m3\"");
+    return KvDtype::as_model;
+}
+
 bool read_non_finite(JsonFields& fields) {
     if (fields.find("non_finite") == nullptr) return false;
     const std::string policy = fields.text("non_finite");
@@ -137,7 +147,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     if (!object) return object.error();
     JsonFields fields(*object);
     fields.allow_only({"name", "layers", "kv_layer_of", "query_heads", "kv_heads", "head_dim", "dtype", "scale",
-                       "window", "sinks", "logit_soft_cap", "non_finite"});
+                       "window", "sinks", "logit_soft_cap", "kv_dtype", "non_finite"});
     ModelSpec spec;
     spec.name = fields.text("name");
     spec.layers = read_layers(fields);
@@ -145,6 +155,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     spec.kv_heads = static_cast<int>(fields.integer("kv_heads", {1, kHeadsMax}));
     spec.head_dim = static_cast<int>(fields.integer("head_dim", kAnyInt));
     spec.dtype = read_dtype(fields);
+    spec.kv_dtype = read_kv_dtype(fields);
     spec.scale = fields.number("scale", 1 / std::sqrt(spec.head_dim));
     spec.logit_soft_cap = fields.number("logit_soft_cap", 0);
     spec.allows_non_finite = read_non_finite(fields);
@@ -174,6 +185,7 @@ std::string to_json(const ModelSpec& spec) {
     write_per_layer(object, "window", windows);
     write_per_layer(object, "sinks", sinks);
     if (spec.logit_soft_cap != 0) object["logit_soft_cap"] = spec.logit_soft_cap;
+    if (spec.kv_dtype != KvDtype::as_model) object["kv_dtype"] = name_of(spec.kv_dtype);
     if (spec.allows_non_finite) object["non_finite"] = "allow";
     return object.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace);
 }

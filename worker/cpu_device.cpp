@@ -1,5 +1,7 @@
 #include "worker/cpu_device.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 
 #include "kernels/append.h"
@@ -150,6 +152,10 @@ void CpuModel::round(const DeviceLayer& layer) const {
 }  // namespace
 
 Result<std::unique_ptr<DeviceModel>> CpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {
+    if (shape.spec.kv_dtype != KvDtype::as_model) {
+        return {Errc::unsupported, fmt::format("kv_dtype is {}: only GPU workers store it; register the model without it",
+                                               name_of(shape.spec.kv_dtype))};
+    }
     auto slab = HostSlab::make(shape.spec.page_bytes(), page_count);
     if (!slab) return slab.error();
     return std::unique_ptr<DeviceModel>(std::make_unique<CpuModel>(shape, std::move(*slab), threads_));

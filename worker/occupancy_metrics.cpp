@@ -12,6 +12,8 @@ namespace {
 
 struct ModelOccupancy {
     std::string name;
+    Dtype dtype;
+    KvDtype kv_dtype;
     ModelReport report;
 };
 
@@ -67,8 +69,10 @@ void OccupancyMetrics::publish(const Shard& shard) {
     auto snapshot = std::make_shared<Snapshot>();
     snapshot->memory_bytes = shard.memory_bytes();
     snapshot->memory_left = shard.memory_left();
-    for (const ModelReport& report : shard.report())
-        snapshot->models.push_back({shard.find_model(report.model)->spec.name, report});
+    for (const ModelReport& report : shard.report()) {
+        const ModelSpec& spec = shard.find_model(report.model)->spec;
+        snapshot->models.push_back({spec.name, spec.dtype, spec.kv_dtype, report});
+    }
     const std::lock_guard lock(mutex_);
     last_ = std::move(snapshot);
 }
@@ -103,6 +107,15 @@ std::vector<prometheus::MetricFamily> OccupancyMetrics::Collect() const {
                                       "Bytes of the slots that page lists refer to and that hold no token.");
     auto sequences = gauge_family("kvgrid_sequences", "Sequences of which this worker holds a share.");
     auto tokens = gauge_family("kvgrid_sequence_tokens", "Sum of the committed lengths of these sequences.");
+    auto info = gauge_family("kvgrid_model_info", "What K and V are stored as; `lossy` says whether that is less than the model's dtype.");
+    for (std::size_t i = 0; i < std::min(snapshot->models.size(), kModelsMax); ++i) {
+        const ModelOccupancy& model = snapshot->models[i];
+        const bool is_lossy = model.kv_dtype != KvDtype::as_model;
+        info.add(1, {{"model", model.name},
+                     {"dtype", name_of(model.dtype)},
+                     {"kv_dtype", is_lossy ? name_of(model.kv_dtype) : name_of(model.dtype)},
+                     {"lossy", is_lossy ? "true" : "false"}});
+    }
     for (const auto& [name, sums] : snapshot->by_label()) {
         const comm::Labels model{{"model", name}};
         const auto in_state = [&](const char* state) { return comm::Labels{{"model", name}, {"state", state}}; };
@@ -122,6 +135,7 @@ std::vector<prometheus::MetricFamily> OccupancyMetrics::Collect() const {
         tokens.add(sums.sequence_tokens, model);
     }
     return {
+        info,
         pages,
         capacity,
         shared,

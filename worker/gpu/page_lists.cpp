@@ -42,10 +42,8 @@ kernels::PageList PageLists::list_of(SequenceId id, int head) const {
 }
 
 void PageLists::update(std::span<const BatchPart> parts) {
-    for (const BatchPart& part : parts) {
-        make_room(*part.sequence);
-        add_changes(*part.sequence);
-    }
+    for (const BatchPart& part : parts) make_room(*part.sequence);  // all that can fail
+    for (const BatchPart& part : parts) add_changes(*part.sequence);
     send_updates();
 }
 
