@@ -31,7 +31,7 @@ void add_memory(const DeviceStatus& status, std::vector<prometheus::MetricFamily
     families.push_back(taken);
     families.push_back(gauge_family("kvgrid_gpu_memory_total_bytes", "GPU memory in all; the kinds add up to it.")
                            .add(static_cast<double>(status.memory_total)));
-    families.push_back(gauge_family("kvgrid_pinned_memory_bytes", "Memory of this host that is pinned for transfers.")
+    families.push_back(gauge_family("kvgrid_gpu_pinned_host_bytes", "Memory of this host that is pinned for transfers.")
                            .add(static_cast<double>(status.pinned_bytes)));
 }
 
@@ -53,6 +53,9 @@ void add_work(const DeviceStatus& status, std::vector<prometheus::MetricFamily>&
     families.push_back(counter_family("kvgrid_gpu_queue_seconds_total",
                                       "Time of layer calls on the host until all their work was queued.")
                            .add(seconds(status.queue_ns)));
+    families.push_back(gauge_family("kvgrid_gpu_schedule_imbalance_ratio",
+                                    "Pages of the SM that has most over the mean of all, in the decodes so far.")
+                           .add(status.schedule_imbalance));
     families.push_back(counter_family("kvgrid_gpu_kv_read_bytes_total",
                                       "Bytes of the pages that layer calls attended to; over the kernel time: bytes per second.")
                            .add(static_cast<double>(status.kv_bytes)));

@@ -27,6 +27,7 @@ struct DeviceStatus {
     std::uint64_t kernel_ns = 0;  // of layer calls, on the GPU
     std::uint64_t queue_ns = 0;   // of layer calls, on the host, until all was queued
     std::uint64_t kv_bytes = 0;   // of the pages that layer calls attended to
+    double schedule_imbalance = 1;  // the SM with most pages over the mean, on average over the decode calls
 };
 
 }  // namespace kvgrid::worker

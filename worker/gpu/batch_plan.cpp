@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/decode_schedule_rules.h"
 #include "worker/token_runs.h"
 
 namespace kvgrid::worker {
@@ -114,6 +115,8 @@ void BatchPlan::schedule(int kv_layer, const PageLists& lists, const GpuStream& 
     blocks_ = {};
     if (decodes_.items.size == 0) return;
     const std::size_t unit_count = decodes_.lists.size * decodes_.shape.units_per_stream();
+    imbalance_ = kernels::schedule_imbalance(static_cast<std::int64_t>(decodes_.listed_pages) * decodes_.shape.units_per_stream(),
+                                             static_cast<int>(unit_count), block_count_);
     const std::size_t blocks_offset = aligned(unit_count * sizeof(kernels::DecodeUnit));
     const std::size_t costs_offset = blocks_offset + aligned(block_count_ * sizeof(kernels::DecodeBlock));
     if (schedule_.grow(costs_offset + (unit_count + 1) * sizeof(std::int32_t))) ++move_count_;

@@ -37,6 +37,7 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::ListRun> runs() const { return runs_; }
     kernels::DeviceSpan<const kernels::DecodeUnit> units() const { return units_; }
     kernels::DeviceSpan<const kernels::DecodeBlock> blocks() const { return blocks_; }
+    double imbalance() const { return imbalance_; }  // of the decodes' schedule: schedule_imbalance
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
 
@@ -57,6 +58,7 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::ListRun> runs_;
     kernels::DeviceSpan<kernels::DecodeUnit> units_;
     kernels::DeviceSpan<kernels::DecodeBlock> blocks_;
+    double imbalance_ = 1;
     int move_count_ = 0;
 };
 

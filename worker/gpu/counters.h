@@ -16,6 +16,8 @@ struct GpuCounters {
     std::uint64_t graph_captures = 0;
     std::uint64_t graph_launches = 0;
     std::uint64_t queue_ns = 0;  // of layer calls, on the host: until all was queued
+    std::uint64_t decode_calls = 0;
+    double imbalance_sum = 0;  // of the decode calls: schedule_imbalance
     GpuMemoryCounts memory;
 };
 

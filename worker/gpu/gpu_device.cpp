@@ -49,6 +49,7 @@ DeviceStatus GpuDevice::status() const {
                         .kernel_ns = counters_.kernel_ns,
                         .queue_ns = counters_.queue_ns,
                         .kv_bytes = counters_.kv_bytes};
+    if (counters_.decode_calls > 0) status.schedule_imbalance = counters_.imbalance_sum / counters_.decode_calls;
     for (int kind = 0; kind < kGpuMemoryKinds; ++kind) {
         status.memory_taken.push_back({name_of(static_cast<GpuMemoryKind>(kind)), counters_.memory.device[kind]});
     }

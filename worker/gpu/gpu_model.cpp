@@ -284,6 +284,10 @@ void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
     ++counters_.layer_calls;
     counters_.kernel_ns += ended_.since(begun_).count();
     if (layer.q.empty()) return;
+    if (plan.units().size > 0) {
+        ++counters_.decode_calls;
+        counters_.imbalance_sum += plan.imbalance();
+    }
     for (const BatchPlan::Group* group : {&plan.decodes(), &plan.chunks()}) {
         if (group->items.size == 0) continue;
         ++counters_.attention_calls[static_cast<int>(kernels::path_of(group->shape, shape_.spec.dtype))];

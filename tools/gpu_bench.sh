@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that is measured on one GPU, in one run: kernels, peers (FlashInfer where Python finds it, PyTorch), and layer calls of a whole
+# shard. Prints it, and keeps it in docs/measurements/ with device, date, commit and command.
+#
+#   tools/gpu_bench.sh [BUILD_DIRECTORY]        default: build/release; ./dev bench gpu builds it first
+set -euo pipefail
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
+build=${1:-$root/build/release}
+bin=$build/bin
+cd "$root"
+
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
+commit=${KVGRID_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
+name=$(tr 'A-Z ' 'a-z-' <<<"${device#NVIDIA }")
+record=${KVGRID_MEASUREMENTS:-$root/docs/measurements}/$(date +%F)-${name%%-*}-gpu.txt
+
+part() {
+    printf '\n== %s\n' "$*"
+    timeout "${PART_SECONDS:-240}" "$@" || echo "(ended with $?)"
+}
+
+{
+    printf 'device   %s, driver %s\ndate     %s\ncommit   %s\ncommand  tools/gpu_bench.sh\n' "$device" \
+        "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)" "$(date -u +%FT%TZ)" "$commit"
+    part "$bin/gpu_decode_bench"
+    part "$bin/gpu_prefill_bench"
+    part "$bin/gpu_pages_bench"
+    if [[ -x $bin/gpu_layer_bench ]]; then part "$bin/gpu_layer_bench"; fi
+    if python3 -c 'import torch' 2>/dev/null; then part python3 tests/bench/cuda/gpu_peers.py; fi
+} 2>&1 | sed "s|$bin/||" | tee "$record"
+echo "kept in $record"
