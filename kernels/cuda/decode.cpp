@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/decode_launch.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/prefill_launch.h"
 
 namespace kvgrid::kernels {
 
@@ -50,7 +51,26 @@ const Variant* find_variant(const DecodeShape& shape, Dtype dtype) {
     return nullptr;
 }
 
-constexpr int kChunkHeadDim = 128;
+using LaunchPrefill = void (*)(const PrefillWork& work, Stream stream);
+
+struct ChunkVariant {
+    Dtype dtype;
+    int head_dim;
+    LaunchPrefill launch;
+};
+constexpr ChunkVariant kChunkVariants[] = {
+    {Dtype::bf16, 64, launch_prefill<64, Bf16>},   {Dtype::f16, 64, launch_prefill<64, F16>},
+    {Dtype::bf16, 96, launch_prefill<96, Bf16>},   {Dtype::f16, 96, launch_prefill<96, F16>},
+    {Dtype::bf16, 128, launch_prefill<128, Bf16>}, {Dtype::f16, 128, launch_prefill<128, F16>},
+    {Dtype::bf16, 256, launch_prefill<256, Bf16>}, {Dtype::f16, 256, launch_prefill<256, F16>},
+};
+
+const ChunkVariant* find_chunk_variant(const DecodeShape& shape, Dtype dtype) {
+    for (const ChunkVariant& variant : kChunkVariants) {
+        if (variant.dtype == dtype && variant.head_dim == shape.heads.head_dim) return &variant;
+    }
+    return nullptr;
+}
 
 void require(bool kept, const std::string& rule) {
     if (!kept) throw std::invalid_argument("decode: " + rule);
@@ -67,6 +87,9 @@ void check_numbers(const Decode& work) {
     require(std::isfinite(work.scale) && work.scale > 0, "scale must be finite and positive");
     require(std::isfinite(work.soft_cap) && work.soft_cap >= 0, "soft_cap must be finite and not negative");
     require(work.shape.query_count_max >= 1, "query_count_max must be positive");
+    require(work.chunk_count >= 0 && static_cast<std::size_t>(work.chunk_count) <= work.items.size,
+            "chunk_count must not exceed the items");
+    require(work.chunk_count == 0 || work.shape.chunk_query_count_max >= 1, "chunk_query_count_max must be positive");
     require(work.row_count >= 0, "row_count must not be negative");
     require(work.kv_layer >= 0, "kv_layer must not be negative");
 }
@@ -95,9 +118,27 @@ void check_memory(const Decode& work) {
     }
 }
 
+// Items that are no chunks.
+std::size_t decode_count(const Decode& work) {
+    return work.items.size - work.chunk_count;
+}
+
+// One slot to hand over and one to keep for each block.
+std::size_t decode_slots_floats(const DecodeShape& shape, int block_count) {
+    return std::size_t{2} * block_count * decode_slot_floats(shape.unit_rows(), shape.heads.head_dim);
+}
+
 void check_schedule(const Decode& work) {
-    require(work.units.size == work.lists.size * work.shape.units_per_stream(), "the schedule has other units");
+    const std::size_t stream_count = decode_count(work) * work.shape.heads.kv_heads;
+    require(work.units.size == stream_count * work.shape.units_per_stream(), "the schedule has other units");
     require(work.blocks.size >= 1, "the schedule has no blocks");
+    require(work.workspace.size >= decode_workspace_floats(work.shape, static_cast<int>(work.blocks.size)),
+            "the workspace is smaller than decode_workspace_floats");
+}
+
+void check_chunk_schedule(const Decode& work) {
+    const int block_count = prefill_block_count(work.shape, work.chunk_count);
+    require(work.chunk_blocks.size == static_cast<std::size_t>(block_count), "the schedule has other chunks");
     require(work.workspace.size >= decode_workspace_floats(work.shape, static_cast<int>(work.blocks.size)),
             "the workspace is smaller than decode_workspace_floats");
 }
@@ -127,6 +168,39 @@ DecodeArguments arguments_of(const Decode& work) {
             .cap_outer = is_capped ? work.soft_cap / work.scale : 0};
 }
 
+// Items from `first_item` on, with at most `query_count_max` new tokens each.
+void launch_general(const Decode& work, std::size_t first_item, std::size_t item_count, int query_count_max,
+                    Stream stream) {
+    GeneralDecode general{.shape = work.shape,
+                          .is_f16 = work.dtype == Dtype::f16,
+                          .arguments = arguments_of(work),
+                          .items = work.items.data + first_item,
+                          .lists = work.lists.data + first_item * work.shape.heads.kv_heads,
+                          .item_count = static_cast<int>(item_count)};
+    general.shape.query_count_max = query_count_max;
+    launch_decode_general(general, stream);
+}
+
+void launch_decodes(const Decode& work, const Variant* variant, Stream stream) {
+    if (variant == nullptr) {
+        launch_general(work, 0, decode_count(work), work.shape.query_count_max, stream);
+    } else {
+        variant->launch(arguments_of(work), stream);
+    }
+}
+
+void launch_chunks(const Decode& work, const ChunkVariant* variant, Stream stream) {
+    if (variant == nullptr) {
+        launch_general(work, decode_count(work), work.chunk_count, work.shape.chunk_query_count_max, stream);
+        return;
+    }
+    PrefillWork chunks{.arguments = arguments_of(work),
+                       .blocks = work.chunk_blocks.data,
+                       .block_count = static_cast<int>(work.chunk_blocks.size)};
+    chunks.arguments.slots += decode_slots_floats(work.shape, static_cast<int>(work.blocks.size));
+    variant->launch(chunks, stream);
+}
+
 }  // namespace
 
 const char* name_of(DecodePath path) {
@@ -144,16 +218,17 @@ const char* name_of(DecodePath path) {
 }
 
 DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
-    if (find_variant(shape, dtype) == nullptr) {
-        const bool is_chunk = shape.query_count_max > kDecodeQueriesMax && shape.heads.head_dim == kChunkHeadDim;
-        return is_chunk ? DecodePath::chunks : DecodePath::general;
-    }
+    if (find_variant(shape, dtype) == nullptr) return DecodePath::general;
     return shape.units_per_stream() == 1 ? DecodePath::one_pass : DecodePath::several_passes;
 }
 
+DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype) {
+    return find_chunk_variant(shape, dtype) == nullptr ? DecodePath::general : DecodePath::chunks;
+}
+
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {
-    // One slot to hand over and one to keep for each block.
-    return std::size_t{2} * block_count * decode_slot_floats(shape.unit_rows(), shape.heads.head_dim);
+    const std::size_t chunk_slots = shape.chunk_query_count_max > 0 ? kPrefillCutBlocks : 0;
+    return decode_slots_floats(shape, block_count) + chunk_slots * prefill_slot_floats(shape.heads.head_dim);
 }
 
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
@@ -163,25 +238,15 @@ void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
 DecodePath decode(const Decode& work, Stream stream) {
     check_numbers(work);
     check_memory(work);
-    const DecodePath path = work.only_general ? DecodePath::general : path_of(work.shape, work.dtype);
-    if (work.items.size == 0 || work.row_count == 0) return path;
-    const GeneralDecode unscheduled{.shape = work.shape,
-                                    .is_f16 = work.dtype == Dtype::f16,
-                                    .arguments = arguments_of(work),
-                                    .items = work.items.data,
-                                    .lists = work.lists.data,
-                                    .item_count = static_cast<int>(work.items.size)};
-    if (path == DecodePath::general) {
-        launch_decode_general(unscheduled, stream);
-        return path;
-    }
-    if (path == DecodePath::chunks) {
-        (unscheduled.is_f16 ? launch_prefill<F16> : launch_prefill<Bf16>)(unscheduled, stream);
-        return path;
-    }
-    check_schedule(work);
-    find_variant(work.shape, work.dtype)->launch(unscheduled.arguments, stream);
-    return path;
+    const Variant* const variant = work.only_general ? nullptr : find_variant(work.shape, work.dtype);
+    const ChunkVariant* const chunk_variant = work.only_general ? nullptr : find_chunk_variant(work.shape, work.dtype);
+    const bool has_decodes = decode_count(work) > 0, has_chunks = work.chunk_count > 0;
+    if (has_decodes && variant != nullptr) check_schedule(work);
+    if (has_chunks && chunk_variant != nullptr) check_chunk_schedule(work);
+    if (work.row_count > 0 && has_decodes) launch_decodes(work, variant, stream);
+    if (work.row_count > 0 && has_chunks) launch_chunks(work, chunk_variant, stream);
+    if (has_decodes || !has_chunks) return variant == nullptr ? DecodePath::general : path_of(work.shape, work.dtype);
+    return chunk_variant == nullptr ? DecodePath::general : DecodePath::chunks;
 }
 
 }  // namespace kvgrid::kernels

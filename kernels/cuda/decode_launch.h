@@ -61,9 +61,4 @@ struct GeneralDecode {
 };
 void launch_decode_general(const GeneralDecode& work, Stream stream);
 
-// Chunks, heads of 128: tensor cores, 128 rows at a time, without a schedule. V of visible tokens must be finite: a NaN there reaches all
-// rows that share its tile. Slots that hold no token may hold anything.
-template <class Element>
-void launch_prefill(const GeneralDecode& work, Stream stream);
-
 }  // namespace kvgrid::kernels

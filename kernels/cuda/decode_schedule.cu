@@ -1,6 +1,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cuda/block_sums.cuh"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "kernels/cuda/decode_schedule_rules.h"
@@ -11,21 +12,6 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
-
-// The sum of `value` over the threads up to this one.
-__device__ int sum_up_to(int value, int* warp_sums) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const int other = __shfl_up_sync(~0u, value, distance);
-        if (lane >= distance) value += other;
-    }
-    if (lane == 31) warp_sums[warp] = value;
-    __syncthreads();
-    int before = 0;
-    for (int index = 0; index < kWarps; ++index) before += index < warp ? warp_sums[index] : 0;
-    __syncthreads();
-    return before + value;
-}
 
 __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_constant__ ScheduleDecode work) {
     __shared__ int warp_sums[kWarps];

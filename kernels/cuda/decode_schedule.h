@@ -49,18 +49,21 @@ inline constexpr int kDecodeQueriesMax = 8;
 
 struct DecodeShape {
     HeadShape heads;
-    int query_count_max;  // the most new tokens of any item
+    int query_count_max;  // the most new tokens of any item that is no chunk
     bool strictly_earlier = false;
+    int chunk_query_count_max = 0;  // of any that is: prefill_schedule.h
 
     constexpr int rows_max() const { return query_count_max * heads.group(); }
     // Large heads leave no registers for more than 16 rows.
     constexpr int unit_rows() const {
         return rows_max() <= 8 ? 8 : (rows_max() <= 16 || heads.head_dim > 128 ? 16 : 32);
     }
-    // A chunk has units of its own, one to a block, and no schedule: prefill_kernel.cuh.
-    static constexpr int kChunkRows = 128;
-    constexpr int chunks_per_stream() const { return (rows_max() + kChunkRows - 1) / kChunkRows; }
     constexpr int units_per_stream() const { return (rows_max() + unit_rows() - 1) / unit_rows(); }
+
+    static constexpr int kChunkRows = 128;
+    constexpr int chunks_per_stream() const {
+        return (chunk_query_count_max * heads.group() + kChunkRows - 1) / kChunkRows;
+    }
 };
 
 struct alignas(16) DecodeUnit {

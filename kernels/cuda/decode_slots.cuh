@@ -3,6 +3,7 @@
 #include <math_constants.h>
 
 #include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/flagged_words.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace kvgrid::kernels {
@@ -43,13 +44,11 @@ __device__ __forceinline__ RowPiece merge(const RowPiece (&pieces)[kCount]) {
 //
 //   [kUnitRows][kHeadDim] f32 outcome, then {origin, sum} f32 for every 32 dims of a row
 //
-// A slot carries its own flags: every word that has not been written is kEmpty, which no arithmetic yields, so that a reader takes each
-// piece as soon as it is there: no fence, no counter, no second kernel. The reader empties it for the next launch. Eight neighbouring lanes
-// share the sums of their 32 dims; what one SM reads in one go is what the merge costs.
+// Words carry their own flags, and the reader empties a slot for the next launch. Eight neighbouring lanes share the sums of their 32 dims;
+// what one SM reads in one go is what the merge costs.
 template <class Variant>
 class Slot {
   public:
-    static constexpr std::uint32_t kEmpty = 0xffffffff;
     static constexpr int kSumsDims = kDecodeSumsDims;
     static constexpr int kFloats = decode_slot_floats(Variant::kUnitRows, Variant::kHeadDim);
 
@@ -66,10 +65,7 @@ class Slot {
     }
 
     __device__ __forceinline__ void hand_over(int row, int dim, const RowPiece& piece) const {
-        const float4& from = piece.outcome;
-        asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(outcome(row, dim)),
-                     "f"(filled(from.x)), "f"(filled(from.y)), "f"(filled(from.z)), "f"(filled(from.w))
-                     : "memory");
+        hand_over_words(outcome(row, dim), piece.outcome);
         if (dim % kSumsDims != 0) return;
         asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(sums(row, dim)), "f"(filled(piece.origin)),
                      "f"(filled(piece.sum))
@@ -79,10 +75,7 @@ class Slot {
     // What is there now; is_whole says whether that is all.
     __device__ __forceinline__ RowPiece look(int row, int dim) const {
         RowPiece piece;
-        asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(piece.outcome.x), "=f"(piece.outcome.y), "=f"(piece.outcome.z), "=f"(piece.outcome.w)
-                     : "l"(outcome(row, dim))
-                     : "memory");
+        piece.outcome = look_at_words(outcome(row, dim));
         asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];"
                      : "=f"(piece.origin), "=f"(piece.sum)
                      : "l"(sums(row, dim))
@@ -90,12 +83,11 @@ class Slot {
         return piece;
     }
     static __device__ __forceinline__ RowPiece empty_piece() {
-        const float nothing = __uint_as_float(kEmpty);
+        const float nothing = __uint_as_float(kEmptyWord);
         return {{nothing, nothing, nothing, nothing}, nothing, nothing};
     }
     static __device__ __forceinline__ bool is_whole(const RowPiece& piece) {
-        return !(is_empty(piece.outcome.x) || is_empty(piece.outcome.y) || is_empty(piece.outcome.z) ||
-                 is_empty(piece.outcome.w) || is_empty(piece.origin) || is_empty(piece.sum));
+        return kernels::is_whole(piece.outcome) && !is_empty(piece.origin) && !is_empty(piece.sum);
     }
 
     // After this lane and those beside it, which share the sums, have read.
@@ -105,10 +97,6 @@ class Slot {
     }
 
   private:
-    static __device__ __forceinline__ bool is_empty(float value) { return __float_as_uint(value) == kEmpty; }
-    // A NaN that happens to look empty becomes another one.
-    static __device__ __forceinline__ float filled(float value) { return is_empty(value) ? CUDART_NAN_F : value; }
-
     __device__ __forceinline__ float4* outcome(int row, int dim) const {
         return reinterpret_cast<float4*>(base_ + row * Variant::kHeadDim + dim);
     }

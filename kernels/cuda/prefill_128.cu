@@ -2,7 +2,7 @@
 
 namespace kvgrid::kernels {
 
-template void launch_prefill<Bf16>(const GeneralDecode& work, Stream stream);
-template void launch_prefill<F16>(const GeneralDecode& work, Stream stream);
+template void launch_prefill<128, Bf16>(const PrefillWork& work, Stream stream);
+template void launch_prefill<128, F16>(const PrefillWork& work, Stream stream);
 
 }  // namespace kvgrid::kernels

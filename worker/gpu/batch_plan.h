@@ -13,30 +13,26 @@ namespace kvgrid::worker {
 // the batch, and used for each of their layers.
 //
 //   image   items | page lists | append runs, as made on the host: decodes first, then chunks
-//   units   the decodes' schedule, made on the device
+//   units, blocks, chunk blocks   the schedules of both, made on the device
 //
 //   Threads  one at a time. Memory is kept for the next batch.
 class BatchPlan {
   public:
-    BatchPlan(const DeviceModelShape& shape, int block_count, GpuMemoryCounts& counts);
-
-    // Sequences whose new tokens are few enough for the decode kernels, or those whose are not.
-    struct Group {
-        kernels::DecodeShape shape;
-        kernels::DeviceSpan<const kernels::DecodeItem> items;
-        kernels::DeviceSpan<const kernels::PageList> lists;
-        std::uint64_t listed_pages = 0;  // of all heads
-    };
+    BatchPlan(const DeviceModelShape& model, int block_count, GpuMemoryCounts& counts);
 
     // Queues everything on `stream`. `layer` is any one of the class; `kv_layer` its KV's position among those that own KV.
     void make(std::span<const BatchPart> parts, int layer, int kv_layer, const PageLists& lists, const GpuStream& stream);
 
-    const Group& decodes() const { return decodes_; }
-    const Group& chunks() const { return chunks_; }
-    kernels::DeviceSpan<const kernels::PageList> lists() const { return lists_; }  // of both, for the runs
+    const kernels::DecodeShape& shape() const { return shape_; }
+    kernels::DeviceSpan<const kernels::DecodeItem> items() const { return items_; }
+    kernels::DeviceSpan<const kernels::PageList> lists() const { return lists_; }
+    int decode_count() const { return decode_count_; }  // of the items; the others are chunks
+    int chunk_count() const { return static_cast<int>(items_.size) - decode_count_; }
     kernels::DeviceSpan<const kernels::ListRun> runs() const { return runs_; }
     kernels::DeviceSpan<const kernels::DecodeUnit> units() const { return units_; }
     kernels::DeviceSpan<const kernels::DecodeBlock> blocks() const { return blocks_; }
+    kernels::DeviceSpan<const kernels::PrefillBlock> chunk_blocks() const { return chunk_blocks_; }
+    std::uint64_t listed_pages() const { return listed_pages_; }  // of all heads
     double imbalance() const { return imbalance_; }  // of the decodes' schedule: schedule_imbalance
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
@@ -44,20 +40,27 @@ class BatchPlan {
   private:
     struct Image;
 
-    void describe(std::span<const BatchPart> parts, int layer, const PageLists& lists, Image& image) const;
+    void describe(std::span<const BatchPart> parts, int layer, const PageLists& lists, bool are_chunks,
+                  Image& image) const;
     void send(const Image& image, const GpuStream& stream);
-    void schedule(int kv_layer, const PageLists& lists, const GpuStream& stream);
+    void schedule_decodes(int kv_layer, const PageLists& lists, const GpuStream& stream);
+    void schedule_chunks(int kv_layer, const PageLists& lists, const GpuStream& stream);
 
-    const DeviceModelShape& shape_;
+    const DeviceModelShape& model_;
     const int block_count_;
     PinnedBuffer host_image_;
     GpuBuffer image_;
-    GpuBuffer schedule_;
-    Group decodes_, chunks_;
+    GpuBuffer decode_schedule_, chunk_schedule_;
+    kernels::DecodeShape shape_{};
+    int decode_count_ = 0;
+    kernels::DeviceSpan<const kernels::DecodeItem> items_;
     kernels::DeviceSpan<const kernels::PageList> lists_;
     kernels::DeviceSpan<const kernels::ListRun> runs_;
     kernels::DeviceSpan<kernels::DecodeUnit> units_;
     kernels::DeviceSpan<kernels::DecodeBlock> blocks_;
+    kernels::DeviceSpan<kernels::PrefillBlock> chunk_blocks_;
+    std::uint64_t listed_pages_ = 0;
+    std::uint64_t decode_pages_ = 0;  // of them
     double imbalance_ = 1;
     int move_count_ = 0;
 };

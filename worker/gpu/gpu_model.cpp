@@ -30,6 +30,10 @@ void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, ke
     check_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
 }
 
+GpuBuffer scratch(GpuCounters& counters) {
+    return GpuBuffer(counters.memory, GpuMemoryKind::scratch);
+}
+
 }  // namespace
 
 // Whatever the captured launches depend on besides addresses.
@@ -62,8 +66,8 @@ GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, cons
       host_outputs_(counters.memory),
       inputs_(counters.memory, GpuMemoryKind::scratch),
       outputs_(counters.memory, GpuMemoryKind::scratch),
-      workspaces_{GpuBuffer(counters.memory, GpuMemoryKind::scratch), GpuBuffer(counters.memory, GpuMemoryKind::scratch),
-                  GpuBuffer(counters.memory, GpuMemoryKind::scratch)} {
+      workspaces_{scratch(counters), scratch(counters), scratch(counters), scratch(counters),
+                  scratch(counters), scratch(counters), scratch(counters)} {
     pages_.grow(shape.spec.page_bytes() * page_count);
     for (Batch& batch : batches_) {
         for (std::size_t i = 0; i < classes_.representative.size(); ++i) {
@@ -196,38 +200,36 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
                                .q_copy = places.q_copy},
                               stream);
     if (layer.q.empty()) return;
-    queue_group(layer, plan, plan.decodes(), places, stream);
-    queue_group(layer, plan, plan.chunks(), places, stream);
-}
-
-void GpuModel::queue_group(const DeviceLayer& layer, const BatchPlan& plan, const BatchPlan::Group& group,
-                           const Places& places, kernels::Stream stream) {
-    if (group.items.size == 0) return;
-    kernels::decode({.shape = group.shape,
+    kernels::decode({.shape = plan.shape(),
                      .dtype = shape_.spec.dtype,
                      .scale = static_cast<float>(shape_.spec.scale),
                      .soft_cap = static_cast<float>(shape_.spec.logit_soft_cap),
                      .row_count = layer.token_count,
                      .slab = {pages_.data(), shape_.spec.page_bytes()},
-                     .items = group.items,
-                     .lists = group.lists,
+                     .items = plan.items(),
+                     .lists = plan.lists(),
                      .entries = lists_.entries(),
                      .kv_layer = classes_.kv_layer_of[layer.layer],
                      .units = plan.units(),
                      .blocks = plan.blocks(),
+                     .chunk_count = plan.chunk_count(),
+                     .chunk_blocks = plan.chunk_blocks(),
                      .q = places.q_copy.size == 0 ? places.q : places.q_copy,
                      .rounded = places.whole,
                      .partial = places.partial,
                      .lse = places.lse,
-                     .workspace = workspace_for(group.shape)},
+                     .workspace = workspace_for(plan)},
                     stream);
 }
 
-// A workspace serves one number of rows only: what a call leaves in it would lie elsewhere for another.
-DeviceSpan<float> GpuModel::workspace_for(const kernels::DecodeShape& shape) {
-    const int rows = shape.unit_rows();
-    GpuBuffer& workspace = workspaces_[rows == 8 ? 0 : (rows == 16 ? 1 : 2)];
-    const std::size_t floats = kernels::decode_workspace_floats(shape, block_count_);
+// What one call leaves in a workspace would lie elsewhere for another shape, so each number of rows has its own, and each with chunks
+// beside it another one; chunks alone have the last.
+DeviceSpan<float> GpuModel::workspace_for(const BatchPlan& plan) {
+    const int rows = plan.shape().unit_rows();
+    const int of_rows = rows == 8 ? 0 : (rows == 16 ? 1 : 2);
+    GpuBuffer& workspace = workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
+    const int decode_blocks = static_cast<int>(plan.blocks().size);
+    const std::size_t floats = kernels::decode_workspace_floats(plan.shape(), decode_blocks);
     if (workspace.size() < floats * sizeof(float)) {
         own_moves_ += workspace.grow(floats * sizeof(float));
         kernels::reset_decode_workspace(workspace.span<float>(0, workspace.size() / sizeof(float)), stream_.get());
@@ -245,14 +247,14 @@ int GpuModel::move_count() const {
 }
 
 void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places) {
-    const bool is_small_decode = plan.chunks().items.size == 0 && places.in_host_memory && !layer.q.empty();
+    const bool is_small_decode = plan.chunk_count() == 0 && places.in_host_memory && !layer.q.empty();
     if (!is_small_decode) return queue(layer, plan, places, stream_.get());
     if (const int moves = move_count(); moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
         graphs_.clear();
         moves_at_capture_ = moves;
     }
-    const GraphKey key{batch_index, layer.layer, plan.decodes().items.size, plan.runs().size,
-                       plan.decodes().shape.query_count_max, layer.token_count, !layer.k.empty(), !layer.whole.empty()};
+    const GraphKey key{batch_index, layer.layer, plan.items().size, plan.runs().size,
+                       plan.shape().query_count_max, layer.token_count, !layer.k.empty(), !layer.whole.empty()};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) return queue(layer, plan, places, stream_.get());
     Graph& graph = found->second;
@@ -284,15 +286,13 @@ void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
     ++counters_.layer_calls;
     counters_.kernel_ns += ended_.since(begun_).count();
     if (layer.q.empty()) return;
-    if (plan.units().size > 0) {
-        ++counters_.decode_calls;
-        counters_.imbalance_sum += plan.imbalance();
-    }
-    for (const BatchPlan::Group* group : {&plan.decodes(), &plan.chunks()}) {
-        if (group->items.size == 0) continue;
-        ++counters_.attention_calls[static_cast<int>(kernels::path_of(group->shape, shape_.spec.dtype))];
-        counters_.kv_bytes += group->listed_pages * shape_.spec.page_bytes();
-    }
+    counters_.kv_bytes += plan.listed_pages() * shape_.spec.page_bytes();
+    const auto count_path = [&](kernels::DecodePath path) { ++counters_.attention_calls[static_cast<int>(path)]; };
+    if (plan.chunk_count() > 0) count_path(kernels::chunk_path_of(plan.shape(), shape_.spec.dtype));
+    if (plan.decode_count() == 0) return;
+    count_path(kernels::path_of(plan.shape(), shape_.spec.dtype));
+    ++counters_.decode_calls;
+    counters_.imbalance_sum += plan.imbalance();
 }
 
 }  // namespace kvgrid::worker

@@ -54,11 +54,9 @@ class GpuModel final : public DeviceModel {
     BatchPlan& plan_of(Batch& batch, const DeviceLayer& layer);
     Places place(const DeviceLayer& layer);
     void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream);
-    void queue_group(const DeviceLayer& layer, const BatchPlan& plan, const BatchPlan::Group& group,
-                     const Places& places, kernels::Stream stream);
     void launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
     void fetch(const DeviceLayer& layer, const Places& places);
-    kernels::DeviceSpan<float> workspace_for(const kernels::DecodeShape& shape);
+    kernels::DeviceSpan<float> workspace_for(const BatchPlan& plan);
     int move_count() const;
     void count(const DeviceLayer& layer, const BatchPlan& plan);
 
@@ -74,7 +72,7 @@ class GpuModel final : public DeviceModel {
 
     PinnedBuffer host_inputs_, host_outputs_;
     GpuBuffer inputs_, outputs_;
-    std::array<GpuBuffer, 3> workspaces_;  // by unit_rows: 8, 16, 32
+    std::array<GpuBuffer, 7> workspaces_;  // workspace_for
     int own_moves_ = 0;
 
     std::map<GraphKey, Graph> graphs_;

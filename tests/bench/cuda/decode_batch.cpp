@@ -21,19 +21,28 @@ struct Lists {
     std::vector<PageEntry> entries;
 };
 
+void add_item(Lists& made, const DecodeCase& shape, int length, int query_count, int first_row) {
+    made.items.push_back({length - query_count, 0, 0, query_count, first_row});
+    for (int head = 0; head < shape.kv_heads; ++head) {
+        const int first = static_cast<int>(made.entries.size());
+        for (int token = 0; token < length; token += kPageTokens) {
+            const int count = std::min<int>(kPageTokens, length - token);
+            made.entries.push_back({0, static_cast<std::uint32_t>(count), token});
+        }
+        made.lists.push_back({first, static_cast<int>(made.entries.size()) - first});
+    }
+}
+
 Lists make_lists(const DecodeCase& shape) {
     Lists made;
-    for (std::size_t item = 0; item < shape.lengths.size(); ++item) {
-        const int length = shape.lengths[item], row = static_cast<int>(item) * shape.query_count;
-        made.items.push_back({length - shape.query_count, 0, 0, shape.query_count, row});
-        for (int head = 0; head < shape.kv_heads; ++head) {
-            const int first = static_cast<int>(made.entries.size());
-            for (int token = 0; token < length; token += kPageTokens) {
-                const int count = std::min<int>(kPageTokens, length - token);
-                made.entries.push_back({0, static_cast<std::uint32_t>(count), token});
-            }
-            made.lists.push_back({first, static_cast<int>(made.entries.size()) - first});
-        }
+    int row = 0;
+    for (int length : shape.lengths) {
+        add_item(made, shape, length, shape.query_count, row);
+        row += shape.query_count;
+    }
+    for (int length : shape.chunk_lengths) {
+        add_item(made, shape, length, shape.chunk_query_count, row);
+        row += shape.chunk_query_count;
     }
     std::vector<std::uint32_t> pages(made.entries.size());
     std::iota(pages.begin(), pages.end(), 0u);
@@ -46,14 +55,19 @@ Lists make_lists(const DecodeCase& shape) {
 }  // namespace
 
 DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
-    : shape_{{shape.query_heads, shape.kv_heads, shape.head_dim}, shape.query_count},
+    : shape_{.heads = {shape.query_heads, shape.kv_heads, shape.head_dim},
+             .query_count_max = shape.query_count,
+             .chunk_query_count_max = shape.chunk_query_count},
       dtype_(shape.dtype),
-      row_count_(static_cast<int>(shape.lengths.size()) * shape.query_count),
+      decode_count_(static_cast<int>(shape.lengths.size())),
+      chunk_count_(static_cast<int>(shape.chunk_lengths.size())),
+      row_count_(decode_count_ * shape.query_count + chunk_count_ * shape.chunk_query_count),
       page_bytes_(DevicePageLayout{2 * shape.head_dim}.page_bytes()) {
     const Lists made = make_lists(shape);
     for (int length : shape.lengths) kv_bytes_ += 4.0 * length * shape.kv_heads * shape.head_dim;
+    for (int length : shape.chunk_lengths) kv_bytes_ += 4.0 * length * shape.kv_heads * shape.head_dim;
     const std::size_t rows = static_cast<std::size_t>(row_count_) * shape.query_heads;
-    const std::size_t unit_count = made.lists.size() * shape_.units_per_stream();
+    const std::size_t unit_count = std::size_t{1} * decode_count_ * shape.kv_heads * shape_.units_per_stream();
     const int block_count = current_device().multiprocessor_count;
 
     slab_ = DeviceArray<std::byte>(made.entries.size() * page_bytes_);
@@ -71,11 +85,33 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
     lse_ = DeviceArray<float>(rows);
     workspace_ = DeviceArray<float>(decode_workspace_floats(shape_, block_count));
     reset_decode_workspace(workspace_.span(), nullptr);
-    schedule_decode(schedule(), nullptr);
+    if (decode_count_ > 0) schedule_decode(schedule(), nullptr);
+    if (chunk_count_ == 0) return;
+    chunk_blocks_ = DeviceArray<PrefillBlock>(prefill_block_count(shape_, chunk_count_));
+    chunk_streams_ = DeviceArray<PrefillStream>(chunk_count_ * shape.kv_heads + 1);
+    schedule_prefill(chunk_schedule(), nullptr);
 }
 
 ScheduleDecode DecodeOnDevice::schedule() const {
-    return {shape_, items_.span(), lists_.span(), entries_.span(), units_.span(), blocks_.span(), cost_before_.span()};
+    const std::size_t count = decode_count_;
+    return {.shape = shape_,
+            .items = {items_.span().data, count},
+            .lists = {lists_.span().data, count * shape_.heads.kv_heads},
+            .entries = entries_.span(),
+            .units = units_.span(),
+            .blocks = blocks_.span(),
+            .cost_before = cost_before_.span()};
+}
+
+SchedulePrefill DecodeOnDevice::chunk_schedule() const {
+    const std::size_t count = chunk_count_, decodes = decode_count_;
+    return {.batch = {.shape = shape_,
+                      .items = {items_.span().data + decodes, count},
+                      .lists = {lists_.span().data + decodes * shape_.heads.kv_heads, count * shape_.heads.kv_heads},
+                      .entries = entries_.span(),
+                      .multiprocessor_count = current_device().multiprocessor_count},
+            .blocks = chunk_blocks_.span(),
+            .streams = chunk_streams_.span()};
 }
 
 Decode DecodeOnDevice::work() const {
@@ -89,6 +125,8 @@ Decode DecodeOnDevice::work() const {
             .entries = entries_.span(),
             .units = units_.span(),
             .blocks = blocks_.span(),
+            .chunk_count = chunk_count_,
+            .chunk_blocks = chunk_blocks_.span(),
             .q = q_.span(),
             .rounded = rounded_.span(),
             .partial = {},
@@ -99,7 +137,8 @@ Decode DecodeOnDevice::work() const {
 double DecodeOnDevice::difference_from_general() const {
     // A block of the general way reads a whole stream.
     constexpr double kBytesMax = 1e9;
-    if (kv_bytes_ * shape_.rows_max() > kBytesMax) return -1;
+    const int queries_max = std::max(decode_count_ > 0 ? shape_.query_count_max : 0, shape_.chunk_query_count_max);
+    if (kv_bytes_ * queries_max * shape_.heads.group() > kBytesMax) return -1;
     Decode fast = work();
     const DeviceArray<float> expected(partial_.span().size);
     fast.partial = partial_.span();

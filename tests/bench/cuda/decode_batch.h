@@ -10,11 +10,13 @@ namespace kvgrid::bench {
 
 struct DecodeCase {
     std::string name;
-    std::vector<int> lengths;  // of the sequences, new tokens included
+    std::vector<int> lengths;  // of the sequences that decode, new tokens included
     int query_heads = 32, kv_heads = 8, head_dim = 128;
     Dtype dtype = Dtype::bf16;
     int query_count = 1;
-    int calls = 1;  // in one graph
+    int calls = 1;                        // in one graph
+    std::vector<int> chunk_lengths = {};  // of those that have a chunk
+    int chunk_query_count = 0;
 };
 
 // A decode of random numbers over pages in random order, in memory of the current device, with its schedule made.
@@ -24,6 +26,7 @@ class DecodeOnDevice {
 
     kernels::Decode work() const;
     kernels::ScheduleDecode schedule() const;
+    kernels::SchedulePrefill chunk_schedule() const;
     double kv_bytes() const { return kv_bytes_; }
     // |fast - general| / |general|, where the general way is not too slow to wait for; otherwise negative.
     double difference_from_general() const;
@@ -31,6 +34,7 @@ class DecodeOnDevice {
   private:
     kernels::DecodeShape shape_;
     Dtype dtype_;
+    int decode_count_, chunk_count_;
     int row_count_;
     std::size_t page_bytes_;
     double kv_bytes_ = 0;
@@ -41,6 +45,8 @@ class DecodeOnDevice {
     kernels::DeviceArray<kernels::DecodeUnit> units_;
     kernels::DeviceArray<kernels::DecodeBlock> blocks_;
     kernels::DeviceArray<std::int32_t> cost_before_;
+    kernels::DeviceArray<kernels::PrefillBlock> chunk_blocks_;
+    kernels::DeviceArray<kernels::PrefillStream> chunk_streams_;
     kernels::DeviceArray<float> partial_, lse_, workspace_;
 };
 

@@ -2,11 +2,14 @@
 //
 //   gpu_prefill_bench [PART OF A NAME]
 //
-//   TFLOP/s     of both products, visible pairs only
+//   TFLOP/s     of both products, visible pairs of the chunks only
+//   schedule    time of schedule_prefill, which every layer of a step shares
 //   difference  from the general kernel, relative; - where that takes too long
 
 #include <cstdio>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/build_info.h"
 #include "kernels/cuda/device.h"
@@ -16,22 +19,51 @@
 namespace kvgrid::bench {
 namespace {
 
+DecodeCase chunk(const char* name, int query_count, std::vector<int> lengths) {
+    return {.name = name, .lengths = {}, .chunk_lengths = std::move(lengths), .chunk_query_count = query_count};
+}
+DecodeCase with_heads(DecodeCase shape, int query_heads, int kv_heads, int head_dim, Dtype dtype = Dtype::bf16) {
+    shape.query_heads = query_heads;
+    shape.kv_heads = kv_heads;
+    shape.head_dim = head_dim;
+    shape.dtype = dtype;
+    return shape;
+}
+
 std::vector<DecodeCase> cases() {
-    const auto chunk = [](const char* name, int query_count, int length, int query_heads = 32,
-                          Dtype dtype = Dtype::bf16) {
-        return DecodeCase{
-            .name = name, .lengths = {length}, .query_heads = query_heads, .dtype = dtype, .query_count = query_count};
-    };
+    std::vector<int> eight;
+    for (int sequence = 1; sequence <= 8; ++sequence) eight.push_back(8192 * sequence);
+    DecodeCase decodes{.name = "32 decodes on 8192", .lengths = std::vector<int>(32, 8192)};
+    DecodeCase mixed = chunk("8 x 64 new, 32 decodes", 64, eight);
+    mixed.lengths = decodes.lengths;
     return {
-        chunk("2048 new of 131072", 2048, 131072),
-        chunk("512 new of 131072", 512, 131072),
-        chunk("8192 of 8192", 8192, 8192),
-        chunk("32768 of 32768", 32768, 32768),
-        chunk("2048 new of 131072, 64/8", 2048, 131072, 64),
-        chunk("2048 new of 131072, f16", 2048, 131072, 32, Dtype::f16),
-        chunk("128 new of 16384", 128, 16384),
-        chunk("128 new of 131072", 128, 131072),
+        chunk("2048 new of 131072", 2048, {131072}),
+        chunk("512 new of 131072", 512, {131072}),
+        chunk("8192 of 8192", 8192, {8192}),
+        chunk("32768 of 32768", 32768, {32768}),
+        with_heads(chunk("2048 new of 131072, 64/8", 2048, {131072}), 64, 8, 128),
+        with_heads(chunk("2048 new of 131072, f16", 2048, {131072}), 32, 8, 128, Dtype::f16),
+        with_heads(chunk("2048 new of 131072, d 64", 2048, {131072}), 32, 8, 64),
+        with_heads(chunk("2048 new of 131072, d 96", 2048, {131072}), 32, 8, 96),
+        with_heads(chunk("2048 of 131072, 16/4, d 256", 2048, {131072}), 16, 4, 256),
+        with_heads(chunk("8192 of 8192, d 64", 8192, {8192}), 32, 8, 64),
+        with_heads(chunk("8192 of 8192, 16/4, d 256", 8192, {8192}), 16, 4, 256),
+        chunk("128 new of 16384", 128, {16384}),
+        chunk("128 new of 131072", 128, {131072}),
+        with_heads(chunk("128 new of 131072, 8/1", 128, {131072}), 8, 1, 128),
+        with_heads(chunk("512 new of 131072, 8/1", 512, {131072}), 8, 1, 128),
+        chunk("333 of 333", 333, {333}),
+        chunk("8 x 64 new of 8192 to 65536", 64, eight),
+        decodes,
+        mixed,
     };
+}
+
+double flops_of(const DecodeCase& shape) {
+    double pairs = 0;
+    const double count = shape.chunk_query_count;
+    for (int length : shape.chunk_lengths) pairs += count * (length - count) + count * (count + 1) / 2;
+    return 4.0 * shape.query_heads * shape.head_dim * pairs;
 }
 
 void run(const DecodeCase& shape) {
@@ -39,10 +71,12 @@ void run(const DecodeCase& shape) {
     const kernels::Decode work = batch.work();
     const double difference = batch.difference_from_general();
     const double us = median_us([&](kernels::Stream stream) { decode(work, stream); }, {.turns = 15});
-    const double count = shape.query_count, before = shape.lengths[0] - count;
-    const double flops = 4.0 * shape.query_heads * shape.head_dim * (count * before + count * (count + 1) / 2);
-    std::printf("%-26s %9.1f us  %6.1f TFLOP/s  %s", shape.name.c_str(), us, flops / us / 1e6,
-                name_of(kernels::path_of(work.shape, work.dtype)));
+    std::printf("%-28s %9.1f us  %6.1f TFLOP/s", shape.name.c_str(), us, flops_of(shape) / us / 1e6);
+    if (work.chunk_count > 0) {
+        const kernels::SchedulePrefill schedule = batch.chunk_schedule();
+        const double schedule_us = median_us([&](kernels::Stream stream) { schedule_prefill(schedule, stream); }, {});
+        std::printf("  schedule %5.1f us", schedule_us);
+    }
     if (difference >= 0) std::printf("  difference %.1e", difference);
     std::printf("\n");
     std::fflush(stdout);

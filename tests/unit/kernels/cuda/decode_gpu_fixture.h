@@ -33,7 +33,7 @@ class DecodeGpu : public testing::Test {
             EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
             EXPECT_TRUE(outcome.workspace_is_empty);
             expect_rounded(work, outcome.rounded);
-            if (path != DecodePath::general && path != DecodePath::chunks) expect_schedule(work, outcome.schedule);
+            if (path != DecodePath::general) expect_schedules(work, outcome);
         };
         // The general way sums in another order, and rounds no weights.
         batch.run_and_compare(attend, path == DecodePath::general ? 0 : unit_roundoff(dtype));
@@ -56,15 +56,20 @@ class DecodeGpu : public testing::Test {
         }
     }
 
-    static void expect_schedule(const Attention& work, const DecodeSchedule& schedule) {
+    static void expect_schedules(const Attention& work, const DecodeOnGpu::Outcome& outcome) {
         const DecodeHostBatch batch(work);
-        const DecodeSchedule expected = plan_decode(batch.view(), static_cast<int>(schedule.blocks.size()));
-        ASSERT_EQ(expected.units.size(), schedule.units.size());
-        EXPECT_EQ(std::memcmp(expected.units.data(), schedule.units.data(), expected.units.size() * sizeof(DecodeUnit)),
-                  0);
-        EXPECT_EQ(
-            std::memcmp(expected.blocks.data(), schedule.blocks.data(), expected.blocks.size() * sizeof(DecodeBlock)),
-            0);
+        const int block_count = static_cast<int>(outcome.schedule.blocks.size());
+        if (batch.chunk_count > 0) expect_same(plan_prefill(batch.chunks(block_count)), outcome.chunks);
+        if (batch.decodes().items.empty()) return;
+        const DecodeSchedule expected = plan_decode(batch.decodes(), block_count);
+        expect_same(expected.units, outcome.schedule.units);
+        expect_same(expected.blocks, outcome.schedule.blocks);
+    }
+
+    template <class T>
+    static void expect_same(const std::vector<T>& expected, const std::vector<T>& made) {
+        ASSERT_EQ(expected.size(), made.size());
+        EXPECT_EQ(std::memcmp(expected.data(), made.data(), expected.size() * sizeof(T)), 0);
     }
 };
 

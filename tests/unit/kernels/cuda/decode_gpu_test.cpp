@@ -265,7 +265,7 @@ TEST_F(DecodeGpu, TakesTheGeneralWayWhereThereIsNoKernel) {
                      .items = {{.length = 200}, {.length = 70, .query_count = 5, .window = 30, .sinks = 3}}},
                     DecodePath::general, {0});
         }
-        compare({.dtype = dtype, .head_dim = 64, .soft_cap = 5, .items = {{.length = 150, .query_count = 30}}},
+        compare({.dtype = dtype, .head_dim = 40, .soft_cap = 5, .items = {{.length = 150, .query_count = 30}}},
                 DecodePath::general, {0});
     }
 }
@@ -320,6 +320,13 @@ TEST_F(DecodeGpuArguments, AreRefusedWhenTheyBreakARule) {
     refuse("units", [](Decode& work) { work.units.size = 3; });
     refuse("blocks", [](Decode& work) { work.blocks.size = 0; });
     refuse("workspace", [](Decode& work) { work.workspace.size -= 1; });
+    refuse("more chunks than items", [](Decode& work) { work.chunk_count = 2; });
+    refuse("chunks without a bound", [](Decode& work) { work.chunk_count = 1; });
+    refuse("chunk blocks", [](Decode& work) {
+        work.chunk_count = 1;
+        work.shape.chunk_query_count_max = 9;
+        work.workspace.size = decode_workspace_floats(work.shape, 1);
+    });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/decode_launch.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/device_page_layout.h"
@@ -49,12 +50,15 @@ bool is_all_ones(const std::vector<float>& values) {
 DecodeHostBatch::DecodeHostBatch(const Attention& work)
     : shape{.heads = work.heads, .query_count_max = 1, .strictly_earlier = work.strictly_earlier} {
     for (const AttentionItem& item : work.items) {
+        if (item.query_count > DecodeOnGpu::kQueriesMax) continue;
         shape.query_count_max = std::max(shape.query_count_max, item.query_count);
-        items.push_back({item.first_query, item.window, item.sinks, item.query_count, item.first_row});
-        for (const auto& pages : item.streams) {
-            lists.push_back({static_cast<int>(entries.size()), static_cast<int>(pages.size())});
-            entries.insert(entries.end(), pages.begin(), pages.end());
-        }
+        add(item);
+    }
+    for (const AttentionItem& item : work.items) {
+        if (item.query_count <= DecodeOnGpu::kQueriesMax) continue;
+        shape.chunk_query_count_max = std::max(shape.chunk_query_count_max, item.query_count);
+        add(item);
+        ++chunk_count;
     }
     // The layers before have lists of the same lengths, of pages that are not meant.
     const std::vector<PageEntry> meant = std::move(entries);
@@ -67,10 +71,50 @@ DecodeHostBatch::DecodeHostBatch(const Attention& work)
     for (PageList& list : lists) list.layer_stride = static_cast<int>(meant.size());
 }
 
+void DecodeHostBatch::add(const AttentionItem& item) {
+    items.push_back({item.first_query, item.window, item.sinks, item.query_count, item.first_row});
+    for (const auto& pages : item.streams) {
+        lists.push_back({static_cast<int>(entries.size()), static_cast<int>(pages.size())});
+        entries.insert(entries.end(), pages.begin(), pages.end());
+    }
+}
+
+DecodeBatch DecodeHostBatch::decodes() const {
+    const std::size_t count = items.size() - chunk_count;
+    return {shape, std::span(items).first(count), std::span(lists).first(count * shape.heads.kv_heads), entries,
+            kKvLayer};
+}
+
+PrefillBatch DecodeHostBatch::chunks(int multiprocessor_count) const {
+    const std::size_t first = items.size() - chunk_count, lists_of_chunks = chunk_count * shape.heads.kv_heads;
+    return {.shape = shape,
+            .items = {items.data() + first, static_cast<std::size_t>(chunk_count)},
+            .lists = {lists.data() + first * shape.heads.kv_heads, lists_of_chunks},
+            .entries = {entries.data(), entries.size()},
+            .kv_layer = kKvLayer,
+            .multiprocessor_count = multiprocessor_count};
+}
+
+namespace {
+
+// The first or last so many of a span.
+template <class T>
+DeviceSpan<T> first_of(const DeviceSpan<T>& span, std::size_t count) {
+    return {span.data, count};
+}
+template <class T>
+DeviceSpan<T> last_of(const DeviceSpan<T>& span, std::size_t count) {
+    return {span.data + (span.size - count), count};
+}
+
+}  // namespace
+
 DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     const DecodeHostBatch batch(work);
     if (block_count == 0) block_count = current_device().multiprocessor_count;
-    const std::size_t unit_count = batch.view().unit_count();
+    const int chunk_block_count = batch.chunk_count == 0 ? 0 : prefill_block_count(batch.shape, batch.chunk_count);
+    const std::size_t unit_count = batch.decodes().unit_count();
+    const std::size_t decode_count = batch.items.size() - batch.chunk_count, kv_heads = work.heads.kv_heads;
     const DeviceArray<std::byte> pages{std::span<const std::byte>(rearrange_pages(work, page_count_of(batch.entries)))};
     const DeviceArray<std::byte> q{std::span<const std::byte>(work.q)};
     const DeviceArray<DecodeItem> items{std::span<const DecodeItem>(batch.items)};
@@ -79,6 +123,8 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     const DeviceArray<DecodeUnit> units(unit_count);
     const DeviceArray<DecodeBlock> blocks(block_count);
     const DeviceArray<std::int32_t> cost_before(unit_count + 1);
+    const DeviceArray<PrefillBlock> chunk_blocks(chunk_block_count);
+    const DeviceArray<PrefillStream> chunk_streams(batch.chunk_count * kv_heads + 1);
     const DeviceArray<float> partial{std::span<const float>(work.partial)};
     const DeviceArray<float> lse{std::span<const float>(work.lse)};
     const std::vector<std::byte> poison(work.q.size(), std::byte{0xff});
@@ -86,9 +132,19 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     const DeviceArray<float> workspace(decode_workspace_floats(batch.shape, block_count));
     reset_decode_workspace(workspace.span(), nullptr);
 
-    schedule_decode(
-        {batch.shape, items.span(), lists.span(), entries.span(), units.span(), blocks.span(), cost_before.span(), DecodeHostBatch::kKvLayer},
-        nullptr);
+    if (decode_count > 0) {
+        schedule_decode(
+            {batch.shape, first_of(items.span(), decode_count), first_of(lists.span(), decode_count * kv_heads),
+             entries.span(), units.span(), blocks.span(), cost_before.span(), DecodeHostBatch::kKvLayer},
+            nullptr);
+    }
+    if (batch.chunk_count > 0) {
+        PrefillBatch chunks = batch.chunks(block_count);
+        chunks.items = last_of(items.span(), chunks.items.size);
+        chunks.lists = last_of(lists.span(), chunks.lists.size);
+        chunks.entries = entries.span();
+        schedule_prefill({chunks, chunk_blocks.span(), chunk_streams.span()}, nullptr);
+    }
     const Decode call{
         .shape = batch.shape,
         .dtype = work.dtype,
@@ -103,6 +159,8 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
         .kv_layer = DecodeHostBatch::kKvLayer,
         .units = units.span(),
         .blocks = blocks.span(),
+        .chunk_count = batch.chunk_count,
+        .chunk_blocks = chunk_blocks.span(),
         .q = q.span(),
         .rounded = rounded.span(),
         .partial = partial.span(),
@@ -114,8 +172,15 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     std::ranges::copy(partial.download(), work.partial.begin());
     std::ranges::copy(lse.download(), work.lse.begin());
     std::vector<float> slots = workspace.download();
-    slots.resize(slots.size() / 2);  // what blocks keep for themselves may stay
-    return {path, rounded.download(), is_all_ones(slots), {units.download(), blocks.download()}};
+    const std::size_t decode_slots = 2 * block_count * decode_slot_floats(batch.shape.unit_rows(), work.heads.head_dim);
+    // What blocks of decodes keep for themselves may stay.
+    slots.erase(slots.begin() + decode_slots / 2, slots.begin() + decode_slots);
+    return {.path = path,
+            .chunk_path = chunk_path_of(batch.shape, work.dtype),
+            .rounded = rounded.download(),
+            .workspace_is_empty = is_all_ones(slots),
+            .schedule = {units.download(), blocks.download()},
+            .chunks = chunk_blocks.download()};
 }
 
 }  // namespace kvgrid::kernels

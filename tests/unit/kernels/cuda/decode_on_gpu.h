@@ -7,32 +7,40 @@
 
 namespace kvgrid::kernels {
 
-// Attention as decode() computes it on the GPU, with the batch of a CPU call: its pages are rearranged and uploaded, the schedule is made
-// there, and partial and lse come back. Outputs are uploaded first, so that what decode() does not write keeps its poison.
+// Attention as decode() computes it on the GPU, with the batch of a CPU call: its pages are rearranged and uploaded, items of more than 8 new
+// tokens become chunks, the schedules are made there, and partial and lse come back. Outputs are uploaded first, so that what decode() does not write keeps its poison.
 class DecodeOnGpu {
   public:
     struct Outcome {
-        DecodePath path;
+        DecodePath path, chunk_path;
         std::vector<std::byte> rounded;  // [row_count, query_heads, head_dim] in the dtype; poison was NaN
         bool workspace_is_empty;         // as it must be left
         DecodeSchedule schedule;         // as the device made it
+        std::vector<PrefillBlock> chunks;
     };
 
     // block_count 0: one block for each SM.
     static Outcome run(const Attention& work, int block_count = 0);
+
+    static constexpr int kQueriesMax = 8;  // of a decode
 };
 
-// The same batch in the form that the host's schedule is made of, as the last of several KV layers.
+// The same batch in the form that the host's schedules are made of, decodes first, as the last of several KV layers.
 struct DecodeHostBatch {
     static constexpr int kKvLayer = 2;
 
     explicit DecodeHostBatch(const Attention& work);
-    DecodeBatch view() const { return {shape, items, lists, entries, kKvLayer}; }
+    DecodeBatch decodes() const;
+    PrefillBatch chunks(int multiprocessor_count) const;
 
     DecodeShape shape;
     std::vector<DecodeItem> items;
     std::vector<PageList> lists;
     std::vector<PageEntry> entries;
+    int chunk_count = 0;
+
+  private:
+    void add(const AttentionItem& item);
 };
 
 }  // namespace kvgrid::kernels
