@@ -46,6 +46,7 @@ struct ModelSpec {
     KvDtype kv_dtype = KvDtype::as_model;  // of K and V in pages; fp8 is lossy, and for GPU workers
     double scale = 0;                // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
     double logit_soft_cap = 0;       // c * tanh(logit / c) before masking; 0: none
+    bool deterministic = false;      // an output's bits depend on its own sequence only, not on what else a call computes; slower
     bool allows_non_finite = false;  // whether new k and v may hold NaN and infinities; otherwise they are refused
 
     int layer_count() const { return static_cast<int>(layers.size()); }
@@ -80,6 +81,7 @@ Result<ModelSpec> validated(ModelSpec spec);
 //   scale            optional: 1/sqrt(head_dim)
 //   logit_soft_cap   optional: 0
 //   kv_dtype         optional: how K and V are stored, "fp8_e4m3" (lossy, and for GPU workers) or "as_model"; as_model
+//   deterministic    optional: true or false; false
 //   non_finite       optional: what becomes of NaN and infinities in new k and v, "refuse" or "allow"; refuse
 //
 // `to_json` writes what `parse_model_spec` reads back as an equal spec, numbers to the last bit.

@@ -123,6 +123,13 @@ KvDtype read_kv_dtype(JsonFields& fields) {
     return KvDtype::as_model;
 }
 
+bool read_deterministic(JsonFields& fields) {
+    const json* value = fields.find("deterministic");
+    if (value == nullptr) return false;
+    if (!value->is_boolean()) fields.refuse("deterministic", *value, "must be true or false");
+    return value->is_boolean() && value->get<bool>();
+}
+
 bool read_non_finite(JsonFields& fields) {
     if (fields.find("non_finite") == nullptr) return false;
     const std::string policy = fields.text("non_finite");
@@ -147,7 +154,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     if (!object) return object.error();
     JsonFields fields(*object);
     fields.allow_only({"name", "layers", "kv_layer_of", "query_heads", "kv_heads", "head_dim", "dtype", "scale",
-                       "window", "sinks", "logit_soft_cap", "kv_dtype", "non_finite"});
+                       "window", "sinks", "logit_soft_cap", "kv_dtype", "deterministic", "non_finite"});
     ModelSpec spec;
     spec.name = fields.text("name");
     spec.layers = read_layers(fields);
@@ -158,6 +165,7 @@ Result<ModelSpec> parse_model_spec(std::string_view text) {
     spec.kv_dtype = read_kv_dtype(fields);
     spec.scale = fields.number("scale", 1 / std::sqrt(spec.head_dim));
     spec.logit_soft_cap = fields.number("logit_soft_cap", 0);
+    spec.deterministic = read_deterministic(fields);
     spec.allows_non_finite = read_non_finite(fields);
     if (fields.refusal()) return *fields.refusal();
     return validated(std::move(spec));
@@ -186,6 +194,7 @@ std::string to_json(const ModelSpec& spec) {
     write_per_layer(object, "sinks", sinks);
     if (spec.logit_soft_cap != 0) object["logit_soft_cap"] = spec.logit_soft_cap;
     if (spec.kv_dtype != KvDtype::as_model) object["kv_dtype"] = name_of(spec.kv_dtype);
+    if (spec.deterministic) object["deterministic"] = true;
     if (spec.allows_non_finite) object["non_finite"] = "allow";
     return object.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace);
 }

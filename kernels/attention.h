@@ -35,7 +35,8 @@ struct AttentionItem {
 //            not finite and positive, soft_cap negative, or a visible page list out of order; nothing is written then.
 //   Cost     every visible KV row is read once per item and 64 rows of (new token, query head of the group), hence once for a
 //            decode: bytes = tokens * kv_heads * 2 * row bytes; work is split over the pages of each stream, so that one long
-//            stream uses every thread of the pool. The same thread count gives the same bits.
+//            stream uses every thread of the pool. The same thread count gives the same bits; deterministic: a row's bits depend
+//            on nothing but its own sequence.
 //   Numbers  f32 products and accumulation; K, V, q are widened exactly (where the CPU multiplies bf16 itself, subnormal elements
 //            of K and q count as 0). NaN and infinity of a token reach the rows that see it, and no others.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); docs/decisions/0003-cpu-page-layout.md.
@@ -45,6 +46,7 @@ struct Attention {
     float scale;
     float soft_cap = 0;
     bool strictly_earlier = false;
+    bool deterministic = false;
     Slab slab;
     std::span<const AttentionItem> items;
     int row_count;

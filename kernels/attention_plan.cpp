@@ -14,6 +14,8 @@ constexpr std::int64_t kPageRows = 4;
 // to be woken, on a core that somebody else has.
 constexpr std::int64_t kTileCost = 4;
 constexpr std::int64_t kPartCostMin = 256;
+// Of a deterministic plan: the pages of a fragment.
+constexpr int kFixedFragmentPages = 64;
 // More parts than threads: a thread that is held up leaves the rest to the others.
 constexpr int kPartsPerThread = 4;
 
@@ -51,17 +53,19 @@ void add_tiles(const Attention& work, int item_index, int kv_head, std::vector<T
 // Walks the tiles' pages in order and cuts them where a part is full.
 class Cutter {
   public:
-    Cutter(AttentionPlan& plan, std::int64_t part_cost) : plan_(plan), part_cost_(part_cost), room_(part_cost) {}
+    Cutter(AttentionPlan& plan, std::int64_t part_cost, bool deterministic)
+        : plan_(plan), part_cost_(part_cost), room_(part_cost), deterministic_(deterministic) {}
 
     void add(int tile_index) {
         Tile& tile = plan_.tiles[tile_index];
         const auto first_fragment = static_cast<int>(plan_.fragments.size());
         room_ -= kTileCost;
         int first = 0;
-        while (tile.page_count - first > pages_that_fit(tile)) {
-            const int end = first + pages_that_fit(tile);
+        while (tile.page_count - first > fragment_pages(tile)) {
+            const int end = first + fragment_pages(tile);
             plan_.fragments.push_back({tile_index, first, end, -1});
-            end_part();
+            room_ -= page_cost(tile) * (end - first);
+            if (room_ <= 0) end_part();
             first = end;
         }
         plan_.fragments.push_back({tile_index, first, tile.page_count, -1});
@@ -77,8 +81,9 @@ class Cutter {
     }
 
   private:
-    // At least one, so that every part makes way.
-    int pages_that_fit(const Tile& tile) const {
+    // At least one, so that every part makes way. Not what fits, but a fixed count, if bits must not depend on the batch.
+    int fragment_pages(const Tile& tile) const {
+        if (deterministic_) return kFixedFragmentPages;
         return static_cast<int>(std::max<std::int64_t>(1, (room_ + page_cost(tile) - 1) / page_cost(tile)));
     }
 
@@ -94,6 +99,7 @@ class Cutter {
     AttentionPlan& plan_;
     std::int64_t part_cost_;
     std::int64_t room_;
+    const bool deterministic_;
 };
 
 }  // namespace
@@ -131,7 +137,7 @@ AttentionPlan plan_attention(const Attention& work, int thread_count) {
         thread_count == 1
             ? 1
             : std::clamp<std::int64_t>(cost / kPartCostMin, 1, std::int64_t{thread_count} * kPartsPerThread);
-    Cutter cutter(plan, (cost + part_count - 1) / part_count);
+    Cutter cutter(plan, (cost + part_count - 1) / part_count, work.deterministic);
     for (int tile = 0; tile < static_cast<int>(plan.tiles.size()); ++tile) cutter.add(tile);
     cutter.end_part();
     return plan;

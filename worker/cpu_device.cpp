@@ -126,6 +126,7 @@ void CpuModel::attend(const DeviceLayer& layer, std::span<float> partial, std::s
                             .scale = static_cast<float>(spec.scale),
                             .soft_cap = static_cast<float>(spec.logit_soft_cap),
                             .strictly_earlier = spec.reads_later_layer(layer.layer),
+                            .deterministic = spec.deterministic,
                             .slab = slab_.view(),
                             .items = items_,
                             .row_count = row,

@@ -17,10 +17,15 @@ DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count) {
     }
     const int unit_cost = unit_cost_of(page_count, block_count);
     std::vector<std::int32_t> cost_before = {0};
-    for (const DecodeUnit& unit : schedule.units) cost_before.push_back(cost_before.back() + cost_of(unit, unit_cost));
+    for (const DecodeUnit& unit : schedule.units) {
+        const int cost = batch.deterministic ? fixed_cost_of(unit) : cost_of(unit, unit_cost);
+        cost_before.push_back(cost_before.back() + cost);
+    }
     const CostSums sums{cost_before.data(), unit_count, unit_cost};
     for (int block = 0; block < block_count; ++block) {
-        schedule.blocks.push_back(make_block(sums, schedule.units.data(), block, block_count));
+        schedule.blocks.push_back(
+            batch.deterministic ? make_fixed_block(cost_before.data(), unit_count, schedule.units.data(), block)
+                                : make_block(sums, schedule.units.data(), block, block_count));
     }
     return schedule;
 }

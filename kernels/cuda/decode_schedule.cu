@@ -41,7 +41,11 @@ __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_consta
     for (int first = 0; first < unit_count; first += kThreads) {
         const int index = first + static_cast<int>(threadIdx.x);
         const int before = total;
-        const int cost = index < unit_count ? cost_of(work.units.data[index], unit_cost) : 0;
+        int cost = 0;
+        if (index < unit_count) {
+            const DecodeUnit& unit = work.units.data[index];
+            cost = work.deterministic ? fixed_cost_of(unit) : cost_of(unit, unit_cost);
+        }
         const int sum = before + sum_up_to(cost, warp_sums);
         if (index < unit_count) work.cost_before.data[index + 1] = sum;
         if (threadIdx.x == kThreads - 1) total = sum;
@@ -49,7 +53,9 @@ __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_consta
     }
     const CostSums sums{work.cost_before.data, unit_count, unit_cost};
     for (int block = threadIdx.x; block < block_count; block += kThreads) {
-        work.blocks.data[block] = make_block(sums, work.units.data, block, block_count);
+        work.blocks.data[block] = work.deterministic
+                                      ? make_fixed_block(work.cost_before.data, unit_count, work.units.data, block)
+                                      : make_block(sums, work.units.data, block, block_count);
     }
 }
 

@@ -25,6 +25,10 @@ namespace kvgrid::kernels {
 //   A unit whose pages end in a block is finished by that block (it merges); every other block that has pages of the unit hands over
 //   a partial outcome, and the unit is then the last thing that it does. So a block hands over at most one partial, keeps at most one,
 //   and waits only for blocks of lower index.
+//
+//   Deterministic: every unit is cut after each kFixedPartPages of its own pages instead, one block for each part, whatever else is in the
+//   batch. Then a row's bits depend on nothing but its own sequence, at the price of some balance.
+inline constexpr int kFixedPartPages = 32;
 
 // What one sequence of the batch asks for; as AttentionItem, in a form that a device reads.
 struct DecodeItem {
@@ -107,6 +111,7 @@ struct DecodeBatch {
     std::span<const PageList> lists;  // [item][kv_head]
     std::span<const PageEntry> entries;
     int kv_layer = 0;  // whose lists are looked at
+    bool deterministic = false;
 
     int unit_count() const { return static_cast<int>(items.size()) * shape.heads.kv_heads * shape.units_per_stream(); }
 };
@@ -115,13 +120,18 @@ struct DecodeSchedule {
     std::vector<DecodeUnit> units;
     std::vector<DecodeBlock> blocks;
 };
+// Blocks that a unit of so many pages needs in a deterministic schedule; units without pages have rows to be written, too.
+constexpr int fixed_part_count(int page_count) {
+    return page_count <= kFixedPartPages ? 1 : (page_count + kFixedPartPages - 1) / kFixedPartPages;
+}
+
 // On the host: for tests, and where the lists are there anyway.
 DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count);
 
 // The same on the device.
 //
 //   Shapes  units        [item_count * kv_heads * shape.units_per_stream()]
-//           blocks       [block_count]: one per SM as a rule
+//           blocks       [block_count]: one per SM as a rule; deterministic: at least fixed_part_count of every unit, together
 //           cost_before  [units + 1], scratch
 //   Rule    lists do not overlap among the entries.
 //   Async   queued on `stream`; one launch of one block.
@@ -136,6 +146,7 @@ struct ScheduleDecode {
     DeviceSpan<DecodeBlock> blocks;
     DeviceSpan<std::int32_t> cost_before;
     int kv_layer = 0;  // whose lists are looked at
+    bool deterministic = false;
 };
 void schedule_decode(const ScheduleDecode& work, Stream stream);
 

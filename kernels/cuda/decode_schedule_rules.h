@@ -78,6 +78,11 @@ constexpr int cost_of(const DecodeUnit& unit, int unit_cost) {
     return cost > 0 ? cost : 1;
 }
 
+// What counts as a unit's cost in a deterministic schedule: its blocks.
+constexpr int fixed_cost_of(const DecodeUnit& unit) {
+    return unit.row_count == 0 ? 0 : fixed_part_count(unit.page_count);
+}
+
 // Where block `block` of `used` begins, in costs of `total`.
 constexpr std::int64_t cut(int block, int used, int total) {
     return static_cast<std::int64_t>(block) * total / used;
@@ -164,6 +169,24 @@ constexpr DecodeBlock make_block(const CostSums& sums, const DecodeUnit* units, 
         made.end_unit = end.unit;
         made.end_page = end.page;
     }
+    return made;
+}
+
+// Block `block` of a deterministic schedule; `before` are sums of fixed_cost_of.
+constexpr DecodeBlock make_fixed_block(const std::int32_t* before, int unit_count, const DecodeUnit* units, int block) {
+    DecodeBlock made{};
+    made.unit = made.end_unit = unit_count;
+    if (block >= before[unit_count]) return made;
+    const int unit = unit_at(before, unit_count, block), part = block - before[unit];
+    const int part_count = fixed_part_count(units[unit].page_count);
+    const bool is_last = part == part_count - 1;
+    made.unit = unit;
+    made.page = part * kFixedPartPages;
+    made.end_unit = is_last ? unit + 1 : unit;
+    made.end_page = is_last ? 0 : (part + 1) * kFixedPartPages;
+    made.first_part = before[unit];
+    made.group_parts = group_parts_of(part_count);
+    made.first = units[unit];
     return made;
 }
 

@@ -42,7 +42,8 @@ std::vector<PrefillBlock> plan_prefill(const PrefillBatch& batch) {
         totals.tiles += streams.back().tile_count;
         totals.pairs_max = std::max(totals.pairs_max, streams.back().pairs_max);
     }
-    const int part_pairs = choose_part_pairs(streams, totals, batch.multiprocessor_count);
+    const int part_pairs = batch.deterministic ? std::max(totals.pairs_max, kPartPairsMin)
+                                               : choose_part_pairs(streams, totals, batch.multiprocessor_count);
     streams.push_back({});
     for (std::size_t index = 0; index + 1 < streams.size(); ++index) {
         streams[index + 1].blocks_before =

@@ -39,7 +39,7 @@ __device__ int choose_part_pairs(const SchedulePrefill& work, ScheduleShared& sh
     const int sms = work.batch.multiprocessor_count, parts = static_cast<int>(threadIdx.x) + 1;
     const int whole = totals.pairs_max < kPartPairsMin ? kPartPairsMin : totals.pairs_max;
     const std::int64_t whole_cost = prefill_cost(totals, whole, totals.tiles, sms);
-    if (parts > 1 && parts <= kPartsMax && totals.tiles <= kPrefillCutBlocks) {
+    if (!work.batch.deterministic && parts > 1 && parts <= kPartsMax && totals.tiles <= kPrefillCutBlocks) {
         const int part_pairs = part_pairs_of(totals.pairs_max, parts);
         std::int64_t block_count = 0;
         for (int index = 0; index < work.batch.stream_count(); ++index) {

@@ -54,6 +54,7 @@ struct PrefillBatch {
     DeviceSpan<const PageEntry> entries;
     int kv_layer = 0;  // whose lists are looked at
     int multiprocessor_count;
+    bool deterministic = false;  // tiles are never cut: whether they are depends on the whole batch
 
     constexpr int stream_count() const { return static_cast<int>(items.size) * shape.heads.kv_heads; }
 };

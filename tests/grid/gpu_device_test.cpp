@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "tests/grid/driver.h"
 #include "tests/grid/reference_cache.h"
@@ -123,6 +124,47 @@ TEST_F(GpuDeviceTest, DecodesAndChunksShareACall) {
 
     EXPECT_EQ(calls(grid.status(), "chunks"), 2u);
     EXPECT_EQ(calls(grid.status(), "general"), 0u);
+}
+
+// The same tokens of a sequence, alone and among others, few and many.
+TEST_F(GpuDeviceTest, DeterministicBitsDoNotDependOnTheBatch) {
+    ModelSpec spec = make_spec(1, 8, 2, 128, Dtype::bf16);
+    spec.deterministic = true;
+    const LayerTensors prompt = random_layer(random_, spec, 0, 5000, StepKind::attend);
+    const auto outputs = [&](int others) {
+        std::mt19937 random(others);
+        GpuShard grid(spec);
+        std::vector<StreamTable::Part> parts{{SequenceId{1}, 5000}}, next{{SequenceId{1}, 1}}, last{{SequenceId{1}, 3}};
+        for (int other = 1; other <= others; ++other) {
+            const SequenceId id{static_cast<std::uint64_t>(other) + 1};
+            parts.push_back({id, 1 + static_cast<int>(random() % 900)});
+            next.push_back({id, 1 + static_cast<int>(random() % 8)});
+            last.push_back({id, 1 + static_cast<int>(random() % 40)});
+        }
+        for (const auto& part : parts) grid.shard().open(part.sequence, kModel, {}).value();
+        std::vector<std::byte> got;
+        for (const auto& step_parts : {parts, next, last}) {
+            int tokens = 0;
+            for (const auto& part : step_parts) tokens += part.tokens;
+            // The first sequence's tensors are always the same.
+            LayerTensors tensors = random_layer(random, spec, 0, tokens, StepKind::attend);
+            const std::size_t own = step_parts[0].tokens;
+            const std::size_t row = spec.row_bytes(), q = row * spec.query_heads, kv = row * spec.kv_heads;
+            const std::byte* const source = prompt.bytes.data();
+            std::memcpy(tensors.bytes.data(), source, own * q);
+            std::memcpy(tensors.bytes.data() + tokens * q, source + 5000 * q, own * kv);
+            std::memcpy(tensors.bytes.data() + tokens * (q + kv), source + 5000 * (q + kv), own * kv);
+            const auto [step, begun] = grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = step_parts});
+            EXPECT_TRUE(begun.status.ok());
+            const auto output = grid.layer(step, 0, tensors.bytes);
+            EXPECT_TRUE(output.status.ok());
+            got.insert(got.end(), output.tensors.bytes().begin(), output.tensors.bytes().begin() + own * q);
+            EXPECT_TRUE(grid.commit(step).status.ok());
+        }
+        return got;
+    };
+    const auto alone = outputs(0);
+    for (int others : {1, 7, 40}) EXPECT_EQ(outputs(others), alone) << others << " others";
 }
 
 TEST_F(GpuDeviceTest, PageListsOutgrowTheirPlaces) {

@@ -38,28 +38,41 @@ struct BatchPlan::Image {
     std::size_t bytes() const { return runs_offset() + aligned(runs.size() * sizeof(ListRun)); }
 };
 
-BatchPlan::BatchPlan(const DeviceModelShape& model, int block_count, GpuMemoryCounts& counts)
+BatchPlan::BatchPlan(const DeviceModelShape& model, int multiprocessor_count, GpuMemoryCounts& counts)
     : model_(model),
-      block_count_(block_count),
+      multiprocessor_count_(multiprocessor_count),
       host_image_(counts),
       image_(counts, GpuMemoryKind::scratch),
       decode_schedule_(counts, GpuMemoryKind::scratch),
       chunk_schedule_(counts, GpuMemoryKind::scratch) {}
 
-void BatchPlan::make(std::span<const BatchPart> parts, int layer, int kv_layer, const PageLists& lists,
+void BatchPlan::make(std::span<const BatchPart> parts, const Class& of, const PageLists& lists,
                      const GpuStream& stream) {
     Image image;
+    // The kernel is chosen by the most new tokens: where bits must not depend on the batch, by the most there can be.
     image.shape = {.heads = model_.heads,
-                   .query_count_max = 1,
-                   .strictly_earlier = model_.spec.reads_later_layer(layer),
+                   .query_count_max = model_.spec.deterministic ? kernels::kDecodeQueriesMax : 1,
+                   .strictly_earlier = model_.spec.reads_later_layer(of.layer),
                    .chunk_query_count_max = 0};
-    describe(parts, layer, lists, /*are_chunks=*/false, image);
+    describe(parts, of.layer, lists, /*are_chunks=*/false, image);
     image.decode_count = static_cast<int>(image.items.size());
     image.decode_pages = image.listed_pages;
-    describe(parts, layer, lists, /*are_chunks=*/true, image);
+    describe(parts, of.layer, lists, /*are_chunks=*/true, image);
     send(image, stream);
-    schedule_decodes(kv_layer, lists, stream);
-    schedule_chunks(kv_layer, lists, stream);
+    schedule_decodes(of, lists, stream);
+    schedule_chunks(of, lists, stream);
+}
+
+int BatchPlan::decode_blocks_needed(const DeviceModelShape& model, std::span<const BatchPart> parts, int layer) {
+    const std::size_t stream = model.first_stream(layer);
+    const int units = kernels::DecodeShape{model.heads, kernels::kDecodeQueriesMax}.units_per_stream();
+    int blocks = 0;
+    for (const BatchPart& part : parts) {
+        if (part.tokens > kernels::kDecodeQueriesMax) continue;
+        const auto pages = static_cast<int>(part.sequence->streams[stream].size());
+        blocks += model.heads.kv_heads * units * kernels::fixed_part_count(pages);
+    }
+    return blocks;
 }
 
 // Adds the parts that are chunks, or those that are not.
@@ -111,19 +124,19 @@ void BatchPlan::send(const Image& image, const GpuStream& stream) {
     decode_pages_ = image.decode_pages;
 }
 
-void BatchPlan::schedule_decodes(int kv_layer, const PageLists& lists, const GpuStream& stream) {
+void BatchPlan::schedule_decodes(const Class& of, const PageLists& lists, const GpuStream& stream) {
     units_ = {};
     blocks_ = {};
     if (decode_count_ == 0) return;
     const std::size_t list_count = static_cast<std::size_t>(decode_count_) * model_.heads.kv_heads;
     const std::size_t unit_count = list_count * shape_.units_per_stream();
     const std::size_t blocks_offset = aligned(unit_count * sizeof(kernels::DecodeUnit));
-    const std::size_t costs_offset = blocks_offset + aligned(block_count_ * sizeof(kernels::DecodeBlock));
+    const std::size_t costs_offset = blocks_offset + aligned(of.block_count * sizeof(kernels::DecodeBlock));
     if (decode_schedule_.grow(costs_offset + (unit_count + 1) * sizeof(std::int32_t))) ++move_count_;
     units_ = decode_schedule_.span<kernels::DecodeUnit>(0, unit_count);
-    blocks_ = decode_schedule_.span<kernels::DecodeBlock>(blocks_offset, block_count_);
+    blocks_ = decode_schedule_.span<kernels::DecodeBlock>(blocks_offset, of.block_count);
     imbalance_ = kernels::schedule_imbalance(static_cast<std::int64_t>(decode_pages_) * shape_.units_per_stream(),
-                                             static_cast<int>(unit_count), block_count_);
+                                             static_cast<int>(unit_count), multiprocessor_count_);
     kernels::schedule_decode({.shape = shape_,
                               .items = {items_.data, static_cast<std::size_t>(decode_count_)},
                               .lists = {lists_.data, list_count},
@@ -131,11 +144,12 @@ void BatchPlan::schedule_decodes(int kv_layer, const PageLists& lists, const Gpu
                               .units = units_,
                               .blocks = blocks_,
                               .cost_before = decode_schedule_.span<std::int32_t>(costs_offset, unit_count + 1),
-                              .kv_layer = kv_layer},
+                              .kv_layer = of.kv_layer,
+                              .deterministic = model_.spec.deterministic},
                              stream.get());
 }
 
-void BatchPlan::schedule_chunks(int kv_layer, const PageLists& lists, const GpuStream& stream) {
+void BatchPlan::schedule_chunks(const Class& of, const PageLists& lists, const GpuStream& stream) {
     chunk_blocks_ = {};
     if (chunk_count() == 0) return;
     const std::size_t first_list = static_cast<std::size_t>(decode_count_) * model_.heads.kv_heads;
@@ -143,8 +157,9 @@ void BatchPlan::schedule_chunks(int kv_layer, const PageLists& lists, const GpuS
                                       .items = {items_.data + decode_count_, static_cast<std::size_t>(chunk_count())},
                                       .lists = {lists_.data + first_list, lists_.size - first_list},
                                       .entries = lists.entries(),
-                                      .kv_layer = kv_layer,
-                                      .multiprocessor_count = block_count_};
+                                      .kv_layer = of.kv_layer,
+                                      .multiprocessor_count = multiprocessor_count_,
+                                      .deterministic = model_.spec.deterministic};
     const auto chunk_block_count = static_cast<std::size_t>(kernels::prefill_block_count(shape_, chunk_count()));
     const std::size_t streams_offset = aligned(chunk_block_count * sizeof(kernels::PrefillBlock));
     const std::size_t stream_count = batch.lists.size + 1;

@@ -18,10 +18,17 @@ namespace kvgrid::worker {
 //   Threads  one at a time. Memory is kept for the next batch.
 class BatchPlan {
   public:
-    BatchPlan(const DeviceModelShape& model, int block_count, GpuMemoryCounts& counts);
+    BatchPlan(const DeviceModelShape& model, int multiprocessor_count, GpuMemoryCounts& counts);
 
-    // Queues everything on `stream`. `layer` is any one of the class; `kv_layer` its KV's position among those that own KV.
-    void make(std::span<const BatchPart> parts, int layer, int kv_layer, const PageLists& lists, const GpuStream& stream);
+    struct Class {
+        int layer;        // any one of the class
+        int kv_layer;     // its KV's position among those that own KV
+        int block_count;  // of the decodes' schedule; of a deterministic model at least decode_blocks_needed
+    };
+    // Queues everything on `stream`.
+    void make(std::span<const BatchPart> parts, const Class& of, const PageLists& lists, const GpuStream& stream);
+    // Of a deterministic model.
+    static int decode_blocks_needed(const DeviceModelShape& model, std::span<const BatchPart> parts, int layer);
 
     const kernels::DecodeShape& shape() const { return shape_; }
     kernels::DeviceSpan<const kernels::DecodeItem> items() const { return items_; }
@@ -43,11 +50,11 @@ class BatchPlan {
     void describe(std::span<const BatchPart> parts, int layer, const PageLists& lists, bool are_chunks,
                   Image& image) const;
     void send(const Image& image, const GpuStream& stream);
-    void schedule_decodes(int kv_layer, const PageLists& lists, const GpuStream& stream);
-    void schedule_chunks(int kv_layer, const PageLists& lists, const GpuStream& stream);
+    void schedule_decodes(const Class& of, const PageLists& lists, const GpuStream& stream);
+    void schedule_chunks(const Class& of, const PageLists& lists, const GpuStream& stream);
 
     const DeviceModelShape& model_;
-    const int block_count_;
+    const int multiprocessor_count_;
     PinnedBuffer host_image_;
     GpuBuffer image_;
     GpuBuffer decode_schedule_, chunk_schedule_;

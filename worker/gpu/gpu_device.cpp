@@ -23,10 +23,10 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index) {
     return std::unique_ptr<GpuDevice>(new GpuDevice(index, info.name, info.multiprocessor_count));
 }
 
-GpuDevice::GpuDevice(int index, std::string name, int block_count)
+GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count)
     : index_(index),
       name_(fmt::format("{} (GPU {})", name, index)),
-      block_count_(block_count),
+      multiprocessor_count_(multiprocessor_count),
       memory_before_(memory().total - memory().free) {}
 
 GpuDevice::Memory GpuDevice::memory() {
@@ -76,7 +76,7 @@ Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShap
     if (bytes > now.free) return no_room;
     try {
         return std::unique_ptr<DeviceModel>(
-            std::make_unique<GpuModel>(shape, page_count, stream_, block_count_, counters_));
+            std::make_unique<GpuModel>(shape, page_count, stream_, multiprocessor_count_, counters_));
     } catch (const kernels::CudaError&) {
         cudaGetLastError();  // a refused allocation is no fault of later calls
         return no_room;

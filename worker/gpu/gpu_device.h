@@ -22,12 +22,12 @@ class GpuDevice final : public Device {
     struct Memory {
         std::size_t free, total;  // as the driver counts them
     };
-    GpuDevice(int index, std::string name, int block_count);
+    GpuDevice(int index, std::string name, int multiprocessor_count);
     static Memory memory();
 
     const int index_;
     const std::string name_;
-    const int block_count_;  // one for each SM
+    const int multiprocessor_count_;
     GpuStream stream_;
     const std::uint64_t memory_before_;
     GpuCounters counters_;

@@ -30,10 +30,6 @@ void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, ke
     check_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
 }
 
-GpuBuffer scratch(GpuCounters& counters) {
-    return GpuBuffer(counters.memory, GpuMemoryKind::scratch);
-}
-
 }  // namespace
 
 // Whatever the captured launches depend on besides addresses.
@@ -52,11 +48,12 @@ struct GpuModel::Graph {
     GpuGraph graph;
 };
 
-GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int block_count,
-                   GpuCounters& counters)
+GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream,
+                   int multiprocessor_count, GpuCounters& counters)
     : shape_(shape),
       stream_(stream),
-      block_count_(block_count),
+      multiprocessor_count_(multiprocessor_count),
+      decode_blocks_(multiprocessor_count),
       counters_(counters),
       classes_(shape.spec),
       pages_(counters.memory, GpuMemoryKind::pages),
@@ -66,12 +63,12 @@ GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, cons
       host_outputs_(counters.memory),
       inputs_(counters.memory, GpuMemoryKind::scratch),
       outputs_(counters.memory, GpuMemoryKind::scratch),
-      workspaces_{scratch(counters), scratch(counters), scratch(counters), scratch(counters),
-                  scratch(counters), scratch(counters), scratch(counters)} {
+      workspaces_{Workspace(counters), Workspace(counters), Workspace(counters), Workspace(counters),
+                  Workspace(counters), Workspace(counters), Workspace(counters)} {
     pages_.grow(shape.spec.page_bytes() * page_count);
     for (Batch& batch : batches_) {
         for (std::size_t i = 0; i < classes_.representative.size(); ++i) {
-            batch.plans.push_back(std::make_unique<BatchPlan>(shape_, block_count, counters.memory));
+            batch.plans.push_back(std::make_unique<BatchPlan>(shape_, multiprocessor_count, counters.memory));
         }
     }
 }
@@ -144,11 +141,20 @@ GpuModel::Batch& GpuModel::batch_of(const DeviceLayer& layer) {
 BatchPlan& GpuModel::plan_of(Batch& batch, const DeviceLayer& layer) {
     const int of_class = classes_.class_of[layer.layer];
     BatchPlan& plan = *batch.plans[of_class];
-    if (!batch.made[of_class]) {
-        plan.make(layer.parts, layer.layer, classes_.kv_layer_of[layer.layer], lists_, stream_);
-        batch.made[of_class] = true;
-    }
+    if (batch.made[of_class]) return plan;
+    if (shape_.spec.deterministic) provide_blocks(BatchPlan::decode_blocks_needed(shape_, layer.parts, layer.layer));
+    plan.make(layer.parts, {layer.layer, classes_.kv_layer_of[layer.layer], decode_blocks_}, lists_, stream_);
+    batch.made[of_class] = true;
     return plan;
+}
+
+// Of a deterministic model, whose batches decide how many blocks they need: all plans are made for one number of them, since what calls
+// leave in a workspace lies by it.
+void GpuModel::provide_blocks(int needed) {
+    if (needed <= decode_blocks_) return;
+    while (decode_blocks_ < needed) decode_blocks_ *= 2;
+    for (Batch& batch : batches_) batch.made.assign(batch.plans.size(), false);
+    ++own_moves_;
 }
 
 GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
@@ -227,10 +233,11 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
 DeviceSpan<float> GpuModel::workspace_for(const BatchPlan& plan) {
     const int rows = plan.shape().unit_rows();
     const int of_rows = rows == 8 ? 0 : (rows == 16 ? 1 : 2);
-    GpuBuffer& workspace = workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
+    auto& [workspace, made_for] = workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
     const int decode_blocks = static_cast<int>(plan.blocks().size);
     const std::size_t floats = kernels::decode_workspace_floats(plan.shape(), decode_blocks);
-    if (workspace.size() < floats * sizeof(float)) {
+    if (workspace.size() < floats * sizeof(float) || made_for != decode_blocks_) {
+        made_for = decode_blocks_;
         own_moves_ += workspace.grow(floats * sizeof(float));
         kernels::reset_decode_workspace(workspace.span<float>(0, workspace.size() / sizeof(float)), stream_.get());
     }

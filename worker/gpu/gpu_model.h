@@ -21,8 +21,8 @@ namespace kvgrid::worker {
 class GpuModel final : public DeviceModel {
   public:
     // CudaError where the GPU has not the memory.
-    GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int block_count,
-             GpuCounters& counters);
+    GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream,
+             int multiprocessor_count, GpuCounters& counters);
     ~GpuModel() override;
 
     Status begin(std::span<const BatchPart> parts) override;
@@ -47,11 +47,17 @@ class GpuModel final : public DeviceModel {
         kernels::DeviceSpan<float> partial, lse;
         bool in_host_memory = false;
     };
+    struct Workspace {
+        explicit Workspace(GpuCounters& counters) : memory(counters.memory, GpuMemoryKind::scratch) {}
+        GpuBuffer memory;
+        int decode_blocks = 0;  // for which it lies
+    };
     struct GraphKey;
     struct Graph;
 
     Batch& batch_of(const DeviceLayer& layer);
     BatchPlan& plan_of(Batch& batch, const DeviceLayer& layer);
+    void provide_blocks(int needed);
     Places place(const DeviceLayer& layer);
     void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream);
     void launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
@@ -62,7 +68,8 @@ class GpuModel final : public DeviceModel {
 
     const DeviceModelShape shape_;
     const GpuStream& stream_;
-    const int block_count_;
+    const int multiprocessor_count_;
+    int decode_blocks_;  // of every decode schedule
     GpuCounters& counters_;
     const LayerClasses classes_;
     GpuBuffer pages_;
@@ -72,7 +79,7 @@ class GpuModel final : public DeviceModel {
 
     PinnedBuffer host_inputs_, host_outputs_;
     GpuBuffer inputs_, outputs_;
-    std::array<GpuBuffer, 7> workspaces_;  // workspace_for
+    std::array<Workspace, 7> workspaces_;  // workspace_for
     int own_moves_ = 0;
 
     std::map<GraphKey, Graph> graphs_;

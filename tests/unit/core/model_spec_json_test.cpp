@@ -63,6 +63,8 @@ TEST(ModelSpecJson, FieldsThatAreNotThereHaveTheirDefaults) {
     EXPECT_FALSE(spec.allows_non_finite);
     EXPECT_FALSE(parsed(json_with(R"("non_finite":"refuse")")).allows_non_finite);
     EXPECT_TRUE(parsed(json_with(R"("non_finite":"allow")")).allows_non_finite);
+    EXPECT_FALSE(spec.deterministic);
+    EXPECT_TRUE(parsed(json_with(R"("deterministic":true)")).deterministic);
     EXPECT_EQ(spec.kv_dtype, KvDtype::as_model);
     EXPECT_EQ(parsed(json_with(R"("kv_dtype":"as_model")")).kv_dtype, KvDtype::as_model);
     EXPECT_EQ(parsed(json_with(R"("kv_dtype":"fp8_e4m3")")).kv_dtype, KvDtype::fp8_e4m3);
@@ -138,6 +140,7 @@ TEST(ModelSpecJson, WrongValuesAreRefusedWithFieldValueAndRule) {
         {R"("logit_soft_cap":null)", "logit_soft_cap is null: must be a number"},
         {R"("non_finite":"ignore")", "non_finite is \"ignore\": must be \"refuse\" or \"allow\""},
         {R"("non_finite":true)", "non_finite is true: must be a string"},
+        {R"("deterministic":1)", "deterministic is 1: must be true or false"},
         {R"("kv_dtype":"fp4")", "kv_dtype is \"fp4\": must be \"as_model\" or \"fp8_e4m3\""},
     };
     for (const auto& [more, message] : cases) EXPECT_EQ(refusal_of(json_with(more)), message);
@@ -204,6 +207,7 @@ ModelSpec random_spec(std::mt19937_64& random) {
     } while (!std::isfinite(spec.scale) || spec.scale == 0);
     spec.logit_soft_cap = std::uniform_real_distribution(0., 100.)(random) * static_cast<double>(below(2));
     spec.allows_non_finite = below(2) == 0;
+    spec.deterministic = below(2) == 0;
     if (spec.dtype != Dtype::f32 && below(2) == 0) spec.kv_dtype = KvDtype::fp8_e4m3;
     return spec;
 }

@@ -220,6 +220,25 @@ TEST_F(AttentionCpu, IsTheSameToTheBitWhenRepeated) {
 }
 
 // The instruction sets that the kernels are compiled for and this machine has, one at a time.
+// A sequence alone, on one thread, and among others, on four: the cuts of the plan must not show.
+TEST_F(AttentionCpu, IsTheSameToTheBitInEveryBatchWhenDeterministic) {
+    AttentionCase batch({.dtype = Dtype::bf16,
+                         .items = {{.length = 20'000}, {.length = 700, .query_count = 300}, {.length = 9000, .query_count = 2}}},
+                        seed_);
+    for (int item = 0; item < 3; ++item) {
+        Attention work = batch.work();
+        work.deterministic = true;
+        attention_cpu(work, four_);
+        const std::vector<float> among_others = batch.partial();
+        const AttentionItem alone = work.items[item];
+        work.items = {&alone, 1};
+        attention_cpu(work, one_);
+        const std::size_t first = batch.output_row(item, 0, 0) * 64, count = std::size_t{1} * alone.query_count * 6 * 64;
+        EXPECT_TRUE(std::equal(among_others.begin() + first, among_others.begin() + first + count,
+                               batch.partial().begin() + first));
+    }
+}
+
 TEST_F(AttentionCpu, AgreesOnEveryInstructionSet) {
     const std::int64_t available = hwy::SupportedTargets() & HWY_TARGETS;
     for (std::int64_t rest = available; rest != 0; rest &= rest - 1) {

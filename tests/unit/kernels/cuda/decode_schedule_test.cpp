@@ -192,6 +192,40 @@ TEST_F(DecodeScheduleTest, EqualsAScheduleMadePageByPage) {
     }
 }
 
+// A unit's blocks are the same, alone or among others: its own pages, cut after each kFixedPartPages.
+TEST_F(DecodeScheduleTest, DeterministicCutsDependOnTheUnitAlone) {
+    for (int round = 0; round < 60; ++round) {
+        TestBatch batch = random_batch(random_);
+        DecodeBatch view = batch.view();
+        view.deterministic = true;
+        int needed = 0;
+        for (const DecodeUnit& unit : plan_decode(view, 1).units) {
+            if (unit.row_count > 0) needed += fixed_part_count(unit.page_count);
+        }
+        const int spare = static_cast<int>(random_() % 5);
+        const DecodeSchedule schedule = plan_decode(view, needed + spare);
+        std::map<int, std::vector<UnitPages>> of_unit;
+        for (int block = 0; block < needed + spare; ++block) {
+            const auto segments = walk(schedule, schedule.blocks[block]);
+            if (block >= needed) {
+                EXPECT_TRUE(segments.empty());
+                continue;
+            }
+            ASSERT_EQ(segments.size(), 1u);
+            of_unit[segments[0].unit].push_back(segments[0]);
+            EXPECT_EQ(schedule.blocks[block].first_part, block - static_cast<int>(of_unit[segments[0].unit].size()) + 1);
+        }
+        for (const auto& [unit, parts] : of_unit) {
+            const int page_count = schedule.units[unit].page_count;
+            ASSERT_EQ(static_cast<int>(parts.size()), fixed_part_count(page_count));
+            for (int part = 0; part < static_cast<int>(parts.size()); ++part) {
+                EXPECT_EQ(parts[part].begin, part * kFixedPartPages);
+                EXPECT_EQ(parts[part].end, std::min(page_count, (part + 1) * kFixedPartPages));
+            }
+        }
+    }
+}
+
 TEST_F(DecodeScheduleTest, FinishesEveryUnitOnceAndHandsOverOnlyTheLast) {
     for (int round = 0; round < 200; ++round) {
         const TestBatch batch = random_batch(random_);
