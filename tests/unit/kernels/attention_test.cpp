@@ -225,11 +225,15 @@ TEST_F(AttentionCpu, IsTheSameToTheBitInEveryBatchWhenDeterministic) {
     AttentionCase batch({.dtype = Dtype::bf16,
                          .items = {{.length = 20'000}, {.length = 700, .query_count = 300}, {.length = 9000, .query_count = 2}}},
                         seed_);
+    const auto attend = [&](Attention work) {
+        work.deterministic = true;
+        attention_cpu(work, four_);
+    };
+    batch.run_and_compare(attend, 0);
+    const std::vector<float> among_others = batch.partial();
     for (int item = 0; item < 3; ++item) {
         Attention work = batch.work();
         work.deterministic = true;
-        attention_cpu(work, four_);
-        const std::vector<float> among_others = batch.partial();
         const AttentionItem alone = work.items[item];
         work.items = {&alone, 1};
         attention_cpu(work, one_);
