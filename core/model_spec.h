@@ -42,11 +42,12 @@ struct ModelSpec {
     int query_heads = 0;
     int kv_heads = 0;
     int head_dim = 0;
-    Dtype dtype = Dtype::f32;             // of q, k, v and o
+    Dtype dtype = Dtype::f32;              // of q, k, v and o
     KvDtype kv_dtype = KvDtype::as_model;  // of K and V in pages; fp8 is lossy, and for GPU workers
-    double scale = 0;                // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
-    double logit_soft_cap = 0;       // c * tanh(logit / c) before masking; 0: none
-    bool deterministic = false;      // an output's bits depend on its own sequence only, not on what else a call computes; slower
+    double scale = 0;                      // multiplies q.k; 1/sqrt(head_dim) where nothing else is said
+    double logit_soft_cap = 0;             // c * tanh(logit / c) before masking; 0: none
+    bool deterministic =
+        false;  // an output's bits depend on its own sequence only, not on what else a call computes; slower
     bool allows_non_finite = false;  // whether new k and v may hold NaN and infinities; otherwise they are refused
 
     int layer_count() const { return static_cast<int>(layers.size()); }

@@ -154,8 +154,9 @@ void CpuModel::round(const DeviceLayer& layer) const {
 
 Result<std::unique_ptr<DeviceModel>> CpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {
     if (shape.spec.kv_dtype != KvDtype::as_model) {
-        return {Errc::unsupported, fmt::format("kv_dtype is {}: only GPU workers store it; register the model without it",
-                                               name_of(shape.spec.kv_dtype))};
+        return {Errc::unsupported,
+                fmt::format("kv_dtype is {}: only GPU workers store it; register the model without it",
+                            name_of(shape.spec.kv_dtype))};
     }
     auto slab = HostSlab::make(shape.spec.page_bytes(), page_count);
     if (!slab) return slab.error();

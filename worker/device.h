@@ -36,18 +36,18 @@ struct BatchPart {
 
 // One layer of one or more open steps, of the same kind: append where the layer owns KV, attend where there is a q.
 struct DeviceLayer {
-    std::span<const StepId> steps;      // they name the batch: parts and token_count follow from them
-    std::span<const BatchPart> parts;   // rows are in this order
-    int token_count;                    // of all parts
+    std::span<const StepId> steps;     // they name the batch: parts and token_count follow from them
+    std::span<const BatchPart> parts;  // rows are in this order
+    int token_count;                   // of all parts
     int layer;
-    std::span<const std::byte> q;       // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
-    std::span<const std::byte> k;       // [token_count, KV heads, head_dim]; empty where the layer owns no KV
+    std::span<const std::byte> q;  // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
+    std::span<const std::byte> k;  // [token_count, KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
-    std::span<std::byte> whole;         // out [token_count, query heads, head_dim] in the model's dtype; or empty
-    std::span<float> partial;           // out [token_count, query heads, head_dim], where `whole` is not wanted
-    std::span<float> lse;               // out [token_count, query heads], with `partial`
+    std::span<std::byte> whole;  // out [token_count, query heads, head_dim] in the model's dtype; or empty
+    std::span<float> partial;    // out [token_count, query heads, head_dim], where `whole` is not wanted
+    std::span<float> lse;        // out [token_count, query heads], with `partial`
     SpanRecorder* spans = nullptr;
-    std::uint64_t operation = 0;        // for them
+    std::uint64_t operation = 0;  // for them
 };
 
 // Pages of one model in a device's memory, and what is computed over them. Page indices are a PagePool's, below the capacity that the
@@ -77,7 +77,8 @@ class Device {
     virtual DeviceStatus status() const = 0;
     // Pages are spec.page_bytes() each. `unsupported` where the device cannot compute the model, `no_room` with the figures where it has
     // not the memory.
-    virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) = 0;
+    virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape,
+                                                            std::uint32_t page_count) = 0;
 };
 
 }  // namespace kvgrid::worker

@@ -15,16 +15,19 @@ double seconds(std::uint64_t ns) {
 
 // What the driver counts as in use and nobody here has taken: fragments, the driver's growth, other programs.
 double unexplained(const DeviceStatus& status) {
-    double bytes = static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);
+    double bytes =
+        static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);
     for (const DeviceStatus::Count& taken : status.memory_taken) bytes -= static_cast<double>(taken.value);
     return bytes;
 }
 
 void add_memory(const DeviceStatus& status, std::vector<prometheus::MetricFamily>& families) {
-    auto taken = gauge_family("kvgrid_gpu_memory_bytes",
-                              "GPU memory by what it is for. `before` was in use when the worker began, `unexplained` is what "
-                              "the driver counts besides.");
-    for (const DeviceStatus::Count& kind : status.memory_taken) taken.add(static_cast<double>(kind.value), {{"kind", kind.label}});
+    auto taken =
+        gauge_family("kvgrid_gpu_memory_bytes",
+                     "GPU memory by what it is for. `before` was in use when the worker began, `unexplained` is what "
+                     "the driver counts besides.");
+    for (const DeviceStatus::Count& kind : status.memory_taken)
+        taken.add(static_cast<double>(kind.value), {{"kind", kind.label}});
     taken.add(static_cast<double>(status.memory_before), {{"kind", "before"}});
     taken.add(static_cast<double>(status.memory_free), {{"kind", "free"}});
     taken.add(unexplained(status), {{"kind", "unexplained"}});
@@ -36,18 +39,21 @@ void add_memory(const DeviceStatus& status, std::vector<prometheus::MetricFamily
 }
 
 void add_work(const DeviceStatus& status, std::vector<prometheus::MetricFamily>& families) {
-    auto calls = counter_family("kvgrid_gpu_attention_calls_total",
-                                "Attention of layer calls by the way it was computed; `general` and `several passes` are slow.");
+    auto calls =
+        counter_family("kvgrid_gpu_attention_calls_total",
+                       "Attention of layer calls by the way it was computed; `general` and `several passes` are slow.");
     for (const DeviceStatus::Count& path : status.attention_calls) {
         calls.add(static_cast<double>(path.value), {{"path", path.label}});
     }
     families.push_back(calls);
     families.push_back(counter_family("kvgrid_gpu_layer_calls_total", "Layer calls that the GPU has run.")
                            .add(static_cast<double>(status.layer_calls)));
-    families.push_back(counter_family("kvgrid_gpu_graph_captures_total", "Layer calls that were captured in a CUDA graph.")
-                           .add(static_cast<double>(status.graph_captures)));
-    families.push_back(counter_family("kvgrid_gpu_graph_launches_total", "Layer calls that were launched as a CUDA graph.")
-                           .add(static_cast<double>(status.graph_launches)));
+    families.push_back(
+        counter_family("kvgrid_gpu_graph_captures_total", "Layer calls that were captured in a CUDA graph.")
+            .add(static_cast<double>(status.graph_captures)));
+    families.push_back(
+        counter_family("kvgrid_gpu_graph_launches_total", "Layer calls that were launched as a CUDA graph.")
+            .add(static_cast<double>(status.graph_launches)));
     families.push_back(counter_family("kvgrid_gpu_kernel_seconds_total", "Time of layer calls on the GPU.")
                            .add(seconds(status.kernel_ns)));
     families.push_back(counter_family("kvgrid_gpu_queue_seconds_total",
@@ -56,9 +62,10 @@ void add_work(const DeviceStatus& status, std::vector<prometheus::MetricFamily>&
     families.push_back(gauge_family("kvgrid_gpu_schedule_imbalance_ratio",
                                     "Pages of the SM that has most over the mean of all, in the decodes so far.")
                            .add(status.schedule_imbalance));
-    families.push_back(counter_family("kvgrid_gpu_kv_read_bytes_total",
-                                      "Bytes of the pages that layer calls attended to; over the kernel time: bytes per second.")
-                           .add(static_cast<double>(status.kv_bytes)));
+    families.push_back(
+        counter_family("kvgrid_gpu_kv_read_bytes_total",
+                       "Bytes of the pages that layer calls attended to; over the kernel time: bytes per second.")
+            .add(static_cast<double>(status.kv_bytes)));
 }
 
 }  // namespace

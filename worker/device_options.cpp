@@ -45,10 +45,11 @@ Result<std::uint64_t> gpu_memory(const DeviceOptions& options, const DeviceStatu
     }
     if (options.memory_bytes > 0 && options.memory_bytes <= free) return options.memory_bytes;
     return {Errc::no_room,
-            fmt::format("{} has {} free of {}, and {} of it stay free for the driver and scratch: {} of pages do not fit; give "
-                        "the worker less memory, or another device",
-                        gpu.name, format_bytes(gpu.memory_free), format_bytes(gpu.memory_total),
-                        format_bytes(kGpuReserveBytes), format_bytes(options.memory_bytes))};
+            fmt::format(
+                "{} has {} free of {}, and {} of it stay free for the driver and scratch: {} of pages do not fit; give "
+                "the worker less memory, or another device",
+                gpu.name, format_bytes(gpu.memory_free), format_bytes(gpu.memory_total), format_bytes(kGpuReserveBytes),
+                format_bytes(options.memory_bytes))};
 }
 
 }  // namespace

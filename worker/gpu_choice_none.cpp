@@ -7,9 +7,10 @@ int usable_gpu_count() {
 }
 
 Result<std::unique_ptr<Device>> make_gpu_device(int) {
-    return {Errc::unsupported,
-            "this worker was built without CUDA: build it where nvcc is (CMake says at configuration whether it found it), "
-            "or set device \"cpu\""};
+    return {
+        Errc::unsupported,
+        "this worker was built without CUDA: build it where nvcc is (CMake says at configuration whether it found it), "
+        "or set device \"cpu\""};
 }
 
 }  // namespace kvgrid::worker

@@ -209,7 +209,8 @@ int run(const Options& options) {
         return 1;
     }
     configured->memory_bytes = chosen->memory_bytes;
-    log_info(fmt::format("computes on {}, {} for pages", chosen->device->status().name, format_bytes(chosen->memory_bytes)));
+    log_info(
+        fmt::format("computes on {}, {} for pages", chosen->device->status().name, format_bytes(chosen->memory_bytes)));
     worker::Node node(*configured, make_former(world.get()), std::move(chosen->device));
     StopOnSignal stop(node);
     if (const Status done = node.run(); !done) {

@@ -28,10 +28,7 @@ bool changes_report(const OperationBody& body) {
 }  // namespace
 
 Node::Node(NodeOptions options, FormCollective form, std::unique_ptr<Device> device)
-    : options_(std::move(options)),
-      form_(std::move(form)),
-      executor_loop_(io_),
-      device_(std::move(device)) {}
+    : options_(std::move(options)), form_(std::move(form)), executor_loop_(io_), device_(std::move(device)) {}
 
 Node::~Node() {
     monitor_.reset();

@@ -107,7 +107,8 @@ std::vector<prometheus::MetricFamily> OccupancyMetrics::Collect() const {
                                       "Bytes of the slots that page lists refer to and that hold no token.");
     auto sequences = gauge_family("kvgrid_sequences", "Sequences of which this worker holds a share.");
     auto tokens = gauge_family("kvgrid_sequence_tokens", "Sum of the committed lengths of these sequences.");
-    auto info = gauge_family("kvgrid_model_info", "What K and V are stored as; `lossy` says whether that is less than the model's dtype.");
+    auto info = gauge_family("kvgrid_model_info",
+                             "What K and V are stored as; `lossy` says whether that is less than the model's dtype.");
     for (std::size_t i = 0; i < std::min(snapshot->models.size(), kModelsMax); ++i) {
         const ModelOccupancy& model = snapshot->models[i];
         const bool is_lossy = model.kv_dtype != KvDtype::as_model;

@@ -4,8 +4,7 @@
 
 namespace kvgrid::worker {
 
-PagePool::PagePool(std::uint32_t capacity)
-    : free_pages_(capacity), holders_(capacity, 0), reserved_(capacity, false) {
+PagePool::PagePool(std::uint32_t capacity) : free_pages_(capacity), holders_(capacity, 0), reserved_(capacity, false) {
     for (std::uint32_t i = 0; i < capacity; ++i) free_pages_[i] = capacity - 1 - i;
     counts_.capacity = counts_.free = capacity;
 }

@@ -118,9 +118,9 @@ Status Shard::check_layer(const ShardLayer& call) const {
     const bool attends = first->kind == StepKind::attend;
     const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * model.heads.kv_heads * row : 0;
     const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
-    const bool has_outputs = call.whole.empty() ? call.partial.size() == query_rows * model.spec.head_dim &&
-                                                      call.lse.size() == query_rows
-                                                : call.whole.size() == query_rows * row;
+    const bool has_outputs =
+        call.whole.empty() ? call.partial.size() == query_rows * model.spec.head_dim && call.lse.size() == query_rows
+                           : call.whole.size() == query_rows * row;
     if (call.q.size() != query_rows * row || call.k.size() != kv_bytes || call.v.size() != kv_bytes || !has_outputs) {
         return {
             Errc::invalid_argument,

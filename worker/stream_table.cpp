@@ -28,8 +28,7 @@ std::size_t SequenceState::page_count() const {
     return count;
 }
 
-StreamTable::StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool,
-                         CopyPages copy_pages)
+StreamTable::StreamTable(const ModelSpec& spec, const GridShape& grid, int rank, PagePool& pool, CopyPages copy_pages)
     : spec_(spec),
       kv_layers_(spec.kv_layers()),
       grid_(grid),

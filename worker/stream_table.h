@@ -39,9 +39,9 @@ struct SequenceState {
     int spread = 0;
     Window window;                                         // of the sequence itself, beside those of the layers
     std::vector<std::vector<kernels::PageEntry>> streams;  // [kv layer * local KV heads + head]
-    std::vector<std::size_t> changed_from;                 // [kv layer] first entry of its lists that a device may not know of
-    std::vector<DroppedTokens> dropped;                    // [kv layer]
-    Growth growth;                                         // of the open step, if growth.step
+    std::vector<std::size_t> changed_from;  // [kv layer] first entry of its lists that a device may not know of
+    std::vector<DroppedTokens> dropped;     // [kv layer]
+    Growth growth;                          // of the open step, if growth.step
 
     std::size_t page_count() const;
 };

@@ -54,7 +54,8 @@ constexpr std::array kSettings{
     Setting{"worker.allow_remote", "KVGRID_WORKER_ALLOW_REMOTE", "--allow-remote", "false", boolean,
             "listen also on addresses that other hosts can reach (traffic is not encrypted)"},
     Setting{"worker.device", "KVGRID_WORKER_DEVICE", "--device", "auto", text,
-            "where pages are kept and attention is computed: cpu, gpu (this worker's of the host's), gpu:N, or auto: a GPU if there is one"},
+            "where pages are kept and attention is computed: cpu, gpu (this worker's of the host's), gpu:N, or auto: a "
+            "GPU if there is one"},
     Setting{"worker.memory", "KVGRID_WORKER_MEMORY", "--memory", "", size,
             "budget for the page pools of all models; without it 1GiB, or a GPU's free memory less 2GiB"},
     Setting{"worker.threads", "KVGRID_WORKER_THREADS", "--threads", "0", number,

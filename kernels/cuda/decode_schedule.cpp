@@ -23,9 +23,9 @@ DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count) {
     }
     const CostSums sums{cost_before.data(), unit_count, unit_cost};
     for (int block = 0; block < block_count; ++block) {
-        schedule.blocks.push_back(
-            batch.deterministic ? make_fixed_block(cost_before.data(), unit_count, schedule.units.data(), block)
-                                : make_block(sums, schedule.units.data(), block, block_count));
+        schedule.blocks.push_back(batch.deterministic
+                                      ? make_fixed_block(cost_before.data(), unit_count, schedule.units.data(), block)
+                                      : make_block(sums, schedule.units.data(), block, block_count));
     }
     return schedule;
 }

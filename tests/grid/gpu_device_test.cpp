@@ -57,9 +57,7 @@ class GpuShard {
 
     Shard& shard() { return *shard_; }
     DeviceStatus status() const { return device_->status(); }
-    void drop() {
-        shard_.reset();
-    }
+    void drop() { shard_.reset(); }
 
   private:
     static OperationResult with(Status status) {
@@ -154,7 +152,8 @@ TEST_F(GpuDeviceTest, DeterministicBitsDoNotDependOnTheBatch) {
             std::memcpy(tensors.bytes.data(), source, own * q);
             std::memcpy(tensors.bytes.data() + tokens * q, source + 5000 * q, own * kv);
             std::memcpy(tensors.bytes.data() + tokens * (q + kv), source + 5000 * (q + kv), own * kv);
-            const auto [step, begun] = grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = step_parts});
+            const auto [step, begun] =
+                grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = step_parts});
             EXPECT_TRUE(begun.status.ok());
             const auto output = grid.layer(step, 0, tensors.bytes);
             EXPECT_TRUE(output.status.ok());
@@ -172,7 +171,8 @@ TEST_F(GpuDeviceTest, PageListsOutgrowTheirPlaces) {
     ReferenceCache reference(spec);
     GpuShard grid(spec, 32 * kMiB);  // 2048 pages: room for 16384 entries at first
     for (std::uint64_t id = 1; id <= 3; ++id) open(grid, reference, id);
-    for (int i = 0; i < 6; ++i) step(grid, reference, spec, {{SequenceId{1}, 400}, {SequenceId{2}, 64}, {SequenceId{3}, 1}});
+    for (int i = 0; i < 6; ++i)
+        step(grid, reference, spec, {{SequenceId{1}, 400}, {SequenceId{2}, 64}, {SequenceId{3}, 1}});
     // Forks name the same pages in lists of their own.
     std::uint64_t id = 3;
     for (int i = 0; i < 60; ++i) {
@@ -192,7 +192,8 @@ TEST_F(GpuDeviceTest, MemoryAddsUpToWhatTheDriverSays) {
     step(grid, reference, spec, {{SequenceId{1}, 900}});
     const auto unexplained = [&] {
         const DeviceStatus status = grid.status();
-        double bytes = static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);
+        double bytes =
+            static_cast<double>(status.memory_total - status.memory_free) - static_cast<double>(status.memory_before);
         for (const auto& taken : status.memory_taken) bytes -= static_cast<double>(taken.value);
         return bytes;
     };

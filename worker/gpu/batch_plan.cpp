@@ -112,9 +112,9 @@ void BatchPlan::send(const Image& image, const GpuStream& stream) {
     std::memcpy(host_image_.data(), image.items.data(), image.items.size() * sizeof(DecodeItem));
     std::memcpy(host_image_.data() + image.lists_offset(), image.lists.data(), image.lists.size() * sizeof(PageList));
     std::memcpy(host_image_.data() + image.runs_offset(), image.runs.data(), image.runs.size() * sizeof(ListRun));
-    kernels::check_cuda(cudaMemcpyAsync(image_.data(), host_image_.data(), image.bytes(), cudaMemcpyHostToDevice,
-                                        stream.get()),
-                        "cudaMemcpyAsync of a batch's plan");
+    kernels::check_cuda(
+        cudaMemcpyAsync(image_.data(), host_image_.data(), image.bytes(), cudaMemcpyHostToDevice, stream.get()),
+        "cudaMemcpyAsync of a batch's plan");
     shape_ = image.shape;
     decode_count_ = image.decode_count;
     items_ = image_.span<const DecodeItem>(0, image.items.size());

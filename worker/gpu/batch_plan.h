@@ -40,7 +40,7 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::DecodeBlock> blocks() const { return blocks_; }
     kernels::DeviceSpan<const kernels::PrefillBlock> chunk_blocks() const { return chunk_blocks_; }
     std::uint64_t listed_pages() const { return listed_pages_; }  // of all heads
-    double imbalance() const { return imbalance_; }  // of the decodes' schedule: schedule_imbalance
+    double imbalance() const { return imbalance_; }               // of the decodes' schedule: schedule_imbalance
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
 

@@ -15,8 +15,8 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index) {
     const int count = kernels::device_count();
     if (index >= count) {
         return {Errc::unavailable,
-                fmt::format("GPU {} was asked for, and this process sees {}: name another one, or device \"cpu\"", index,
-                            count)};
+                fmt::format("GPU {} was asked for, and this process sees {}: name another one, or device \"cpu\"",
+                            index, count)};
     }
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
     const kernels::DeviceInfo info = kernels::current_device();
@@ -54,7 +54,8 @@ DeviceStatus GpuDevice::status() const {
         status.memory_taken.push_back({name_of(static_cast<GpuMemoryKind>(kind)), counters_.memory.device[kind]});
     }
     for (int path = 0; path < kernels::kDecodePathCount; ++path) {
-        status.attention_calls.push_back({name_of(static_cast<kernels::DecodePath>(path)), counters_.attention_calls[path]});
+        status.attention_calls.push_back(
+            {name_of(static_cast<kernels::DecodePath>(path)), counters_.attention_calls[path]});
     }
     return status;
 }

@@ -17,7 +17,7 @@ using kernels::DeviceSpan;
 namespace {
 
 // What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
-constexpr std::size_t kMappedBytesMax = 1 << 20;
+constexpr std::size_t kMappedBytesMax = 256 << 10;
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kGraphsMax = 4096;  // some 20 KB of host memory each
 
@@ -88,9 +88,10 @@ void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
     const std::size_t bytes = pairs.size() * sizeof(kernels::PagePair);
     host_inputs_.grow(bytes);
     std::memcpy(host_inputs_.data(), pairs.data(), bytes);
-    kernels::copy_pages_on_device({.slab = {pages_.data(), shape_.spec.page_bytes()},
-                                   .pairs = {reinterpret_cast<const kernels::PagePair*>(host_inputs_.data()), pairs.size()}},
-                                  stream_.get());
+    kernels::copy_pages_on_device(
+        {.slab = {pages_.data(), shape_.spec.page_bytes()},
+         .pairs = {reinterpret_cast<const kernels::PagePair*>(host_inputs_.data()), pairs.size()}},
+        stream_.get());
     stream_.wait(kGpuPatience);
 }
 
@@ -99,14 +100,15 @@ void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::
     std::memcpy(host_inputs_.data(), runs.data(), runs.size_bytes());
     outputs_.grow(out.size());
     const std::size_t bytes = out.size() / 2;
-    kernels::read_pages_on_device({.kv_heads = shape_.heads.kv_heads,
-                                   .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
-                                   .row_count = row_count,
-                                   .slab = {pages_.data(), shape_.spec.page_bytes()},
-                                   .runs = {reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()), runs.size()},
-                                   .k = outputs_.span<std::byte>(0, bytes),
-                                   .v = outputs_.span<std::byte>(bytes, bytes)},
-                                  stream_.get());
+    kernels::read_pages_on_device(
+        {.kv_heads = shape_.heads.kv_heads,
+         .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
+         .row_count = row_count,
+         .slab = {pages_.data(), shape_.spec.page_bytes()},
+         .runs = {reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()), runs.size()},
+         .k = outputs_.span<std::byte>(0, bytes),
+         .v = outputs_.span<std::byte>(bytes, bytes)},
+        stream_.get());
     copy(out.data(), outputs_.data(), out.size(), cudaMemcpyDeviceToHost, stream_.get());
     stream_.wait(kGpuPatience);
 }
@@ -128,7 +130,8 @@ void GpuModel::run(const DeviceLayer& layer) {
 
 // The batch of these steps, or the one that was not used for the longest time, to be made anew.
 GpuModel::Batch& GpuModel::batch_of(const DeviceLayer& layer) {
-    auto found = std::ranges::find_if(batches_, [&](const Batch& b) { return std::ranges::equal(b.steps, layer.steps); });
+    auto found =
+        std::ranges::find_if(batches_, [&](const Batch& b) { return std::ranges::equal(b.steps, layer.steps); });
     if (found == batches_.end()) {
         found = std::ranges::min_element(batches_, {}, &Batch::last_used);
         found->steps.assign(layer.steps.begin(), layer.steps.end());
@@ -233,7 +236,8 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
 DeviceSpan<float> GpuModel::workspace_for(const BatchPlan& plan) {
     const int rows = plan.shape().unit_rows();
     const int of_rows = rows == 8 ? 0 : (rows == 16 ? 1 : 2);
-    auto& [workspace, made_for] = workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
+    auto& [workspace, made_for] =
+        workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
     const int decode_blocks = static_cast<int>(plan.blocks().size);
     const std::size_t floats = kernels::decode_workspace_floats(plan.shape(), decode_blocks);
     if (workspace.size() < floats * sizeof(float) || made_for != decode_blocks_) {
@@ -260,14 +264,14 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
         graphs_.clear();
         moves_at_capture_ = moves;
     }
-    const GraphKey key{batch_index, layer.layer, plan.items().size, plan.runs().size,
-                       plan.shape().query_count_max, layer.token_count, !layer.k.empty(), !layer.whole.empty()};
+    const GraphKey key{
+        batch_index,       layer.layer,      plan.items().size,   plan.runs().size, plan.shape().query_count_max,
+        layer.token_count, !layer.k.empty(), !layer.whole.empty()};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) return queue(layer, plan, places, stream_.get());
     Graph& graph = found->second;
     if (!graph.is_captured) {
-        graph.graph = GpuGraph::capture(
-            stream_, [&](kernels::Stream stream) { queue(layer, plan, places, stream); });
+        graph.graph = GpuGraph::capture(stream_, [&](kernels::Stream stream) { queue(layer, plan, places, stream); });
         graph.is_captured = true;
         ++counters_.graph_captures;
     }

@@ -21,8 +21,8 @@ namespace kvgrid::worker {
 class GpuModel final : public DeviceModel {
   public:
     // CudaError where the GPU has not the memory.
-    GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream,
-             int multiprocessor_count, GpuCounters& counters);
+    GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int multiprocessor_count,
+             GpuCounters& counters);
     ~GpuModel() override;
 
     Status begin(std::span<const BatchPart> parts) override;

@@ -30,8 +30,8 @@ LayerClasses::LayerClasses(const ModelSpec& spec) {
     }
     for (int layer = 0; layer < spec.layer_count(); ++layer) {
         const LayerSpec& of = spec.layers[layer];
-        const auto key = std::make_tuple(Seen{of.window, of.sinks}, spec.reads_later_layer(layer),
-                                         readers_of(spec, of.kv_layer));
+        const auto key =
+            std::make_tuple(Seen{of.window, of.sinks}, spec.reads_later_layer(layer), readers_of(spec, of.kv_layer));
         const auto [found, is_new] = known.emplace(key, static_cast<int>(representative.size()));
         if (is_new) representative.push_back(layer);
         class_of.push_back(found->second);

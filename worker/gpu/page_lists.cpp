@@ -23,10 +23,7 @@ constexpr std::size_t kEntriesMin = 1 << 14;
 }  // namespace
 
 PageLists::PageLists(const Shape& shape, GpuMemoryCounts& counts, const GpuStream& stream)
-    : shape_(shape),
-      stream_(stream),
-      counts_(counts),
-      updates_(counts) {
+    : shape_(shape), stream_(stream), counts_(counts), updates_(counts) {
     updates_.grow(kUpdatesMax * sizeof(EntryUpdate));
     grow_entries(std::max(kEntriesMin, 2 * static_cast<std::size_t>(shape.page_count)));
 }

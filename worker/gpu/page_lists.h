@@ -61,7 +61,7 @@ class PageLists {
     const GpuStream& stream_;
     GpuMemoryCounts& counts_;
     kernels::DeviceBytes entries_;
-    std::size_t capacity_ = 0;  // entries
+    std::size_t capacity_ = 0;                 // entries
     std::map<std::size_t, std::size_t> free_;  // first -> count, no two adjacent
     std::unordered_map<SequenceId, Block> blocks_;
     PinnedBuffer updates_;

@@ -125,8 +125,8 @@ class Bench {
         const double queue_us = static_cast<double>(after.queue_ns - before.queue_ns) * 1e-3 / calls;
         const double bytes = static_cast<double>(after.kv_bytes - before.kv_bytes) / calls;
         const double call_us = median(call_us_);
-        fmt::print("{:>4} x {:>7} + {:>4}  {:>10.1f}  {:>10.1f}  {:>10.1f}  {:>10.1f}  {:>8.2f}  {:>10.1f}\n", shape.sequences,
-                   shape.length, shape.new_tokens, call_us, kernel_us, call_us - kernel_us, queue_us,
+        fmt::print("{:>4} x {:>7} + {:>4}  {:>10.1f}  {:>10.1f}  {:>10.1f}  {:>10.1f}  {:>8.2f}  {:>10.1f}\n",
+                   shape.sequences, shape.length, shape.new_tokens, call_us, kernel_us, call_us - kernel_us, queue_us,
                    bytes / kernel_us * 1e-6, median(begin_us_));
     }
 
@@ -146,10 +146,12 @@ int main() {
         return 0;
     }
     Bench bench;
-    fmt::print("{}, 32 query and 8 KV heads of 128, bf16, {} layers; microseconds of one layer call\n", "one GPU", kLayers);
+    fmt::print("{}, 32 query and 8 KV heads of 128, bf16, {} layers; microseconds of one layer call\n", "one GPU",
+               kLayers);
     fmt::print("sequences x tokens + new        call     kernels       above    queueing      TB/s       begin\n");
-    for (const Case& shape : {Case{1, 1024, 1, 100}, Case{1, 16384, 1, 100}, Case{1, 131072, 1, 50}, Case{8, 131072, 1, 20},
-                              Case{64, 8192, 1, 20}, Case{4, 131072, 4, 20}, Case{1, 131072, 512, 5}}) {
+    for (const Case& shape :
+         {Case{1, 1024, 1, 100}, Case{1, 16384, 1, 100}, Case{1, 131072, 1, 50}, Case{8, 131072, 1, 20},
+          Case{64, 8192, 1, 20}, Case{4, 131072, 4, 20}, Case{1, 131072, 512, 5}}) {
         bench.run(shape);
     }
 }

@@ -222,9 +222,10 @@ TEST_F(AttentionCpu, IsTheSameToTheBitWhenRepeated) {
 // The instruction sets that the kernels are compiled for and this machine has, one at a time.
 // A sequence alone, on one thread, and among others, on four: the cuts of the plan must not show.
 TEST_F(AttentionCpu, IsTheSameToTheBitInEveryBatchWhenDeterministic) {
-    AttentionCase batch({.dtype = Dtype::bf16,
-                         .items = {{.length = 20'000}, {.length = 700, .query_count = 300}, {.length = 9000, .query_count = 2}}},
-                        seed_);
+    AttentionCase batch(
+        {.dtype = Dtype::bf16,
+         .items = {{.length = 20'000}, {.length = 700, .query_count = 300}, {.length = 9000, .query_count = 2}}},
+        seed_);
     const auto attend = [&](Attention work) {
         work.deterministic = true;
         attention_cpu(work, four_);
@@ -237,7 +238,8 @@ TEST_F(AttentionCpu, IsTheSameToTheBitInEveryBatchWhenDeterministic) {
         const AttentionItem alone = work.items[item];
         work.items = {&alone, 1};
         attention_cpu(work, one_);
-        const std::size_t first = batch.output_row(item, 0, 0) * 64, count = std::size_t{1} * alone.query_count * 6 * 64;
+        const std::size_t first = batch.output_row(item, 0, 0) * 64,
+                          count = std::size_t{1} * alone.query_count * 6 * 64;
         EXPECT_TRUE(std::equal(among_others.begin() + first, among_others.begin() + first + count,
                                batch.partial().begin() + first));
     }

@@ -213,7 +213,8 @@ TEST_F(DecodeScheduleTest, DeterministicCutsDependOnTheUnitAlone) {
             }
             ASSERT_EQ(segments.size(), 1u);
             of_unit[segments[0].unit].push_back(segments[0]);
-            EXPECT_EQ(schedule.blocks[block].first_part, block - static_cast<int>(of_unit[segments[0].unit].size()) + 1);
+            EXPECT_EQ(schedule.blocks[block].first_part,
+                      block - static_cast<int>(of_unit[segments[0].unit].size()) + 1);
         }
         for (const auto& [unit, parts] : of_unit) {
             const int page_count = schedule.units[unit].page_count;
