@@ -2,8 +2,8 @@
 """Decode of public kernels on the work of gpu_decode_bench, on one GPU: medians of CUDA graph replays, random numbers.
 
 FlashInfer works on pages of 64 tokens in random order, as kvgrid does; PyTorch on contiguous K and V, where lengths are equal. "fp8": K and V
-in e4m3, q and o in bf16; FlashInfer's scales are 1. Each row names the fastest form of each. Without FlashInfer only PyTorch is measured. Give the path of gpu_decode_bench to print its rows of the
-same run first.
+in e4m3, q and o in bf16; FlashInfer's scales are 1. Each row names the fastest form of each. Without FlashInfer only PyTorch is measured. Give
+the path of gpu_decode_bench to print its rows of the same run first.
 """
 import argparse
 import random
