@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_queries.cuh"
 #include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/decode_variant.cuh"
 
@@ -20,6 +21,7 @@ class Segments {
     __device__ bool at_end() const { return index_ == end_index_ ? page_ >= end_page_ : index_ > end_index_; }
     // Only where not at the end.
     __device__ const DecodeUnit& unit() const { return unit_; }
+    __device__ int index() const { return index_; }
     __device__ int first_page() const { return page_; }
     __device__ int end_page() const { return index_ == end_index_ ? end_page_ : unit_.page_count; }
     // Nothing follows this unit.
@@ -42,6 +44,12 @@ class Segments {
     DecodeUnit unit_;
     int index_, page_;
     int end_index_, end_page_;
+};
+
+// A slice in shared memory.
+struct Slice {
+    std::uint32_t k, v;
+    PageScales scales;
 };
 
 // One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
@@ -83,21 +91,36 @@ class SliceRing {
     __device__ __forceinline__ void wait(int stage, std::uint32_t parity) const {
         barrier_wait(shared_address(&shared_.full[stage]), parity);
     }
-    __device__ __forceinline__ std::uint32_t k_slice(int stage) const { return memory_ + stage * Variant::kStageBytes; }
-    __device__ __forceinline__ std::uint32_t v_slice(int stage) const { return k_slice(stage) + Variant::kSliceBytes; }
+    // The queries of the unit that the arithmetic has come to; asked for again where copies are more than a unit ahead.
+    __device__ __forceinline__ typename UnitQueries<Variant>::Asked queries(const Segments& at) const {
+        const bool has_asked = !UnitQueries<Variant>::kAskedHasWords || asked_unit_ == at.index();
+        return has_asked ? asked_ : UnitQueries<Variant>::ask(arguments_, at.unit());
+    }
+    // Only where tokens are held.
+    __device__ __forceinline__ Slice slice(int stage) const {
+        const std::uint32_t k = stage_at(stage);
+        Slice slice = {k, k + Variant::kSliceBytes, {1, 1}};
+        if constexpr (Variant::Kv::kHasScales) slice.scales = load_scales(k + Variant::kTrailerInStage);
+        return slice;
+    }
     __device__ __forceinline__ SliceTokens tokens(int stage) const { return shared_.tokens[stage]; }
 
   private:
+    __device__ __forceinline__ std::uint32_t stage_at(int stage) const {
+        return memory_ + stage * Variant::kStageBytes;
+    }
+    static __device__ __forceinline__ PageScales load_scales(std::uint32_t address) {
+        PageScales scales;
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(scales.k), "=f"(scales.v) : "r"(address) : "memory");
+        return scales;
+    }
+
     // Copies run ahead of the arithmetic: what that will load from memory when it comes to this unit, and what the copies of the next one
     // begin with, is on its way by then.
     __device__ __forceinline__ void open() {
         segments_.prefetch_next();
-        if (lane_ < segments_.unit().row_count) {
-            const std::size_t row = row_of_unit(arguments_, segments_.unit(), lane_);
-            const auto* const query = static_cast<const std::byte*>(arguments_.q) + row * Variant::kHeadDim * 2;
-#pragma unroll
-            for (int byte = 0; byte < Variant::kHeadDim * 2; byte += 128) prefetch(query + byte);
-        }
+        asked_ = UnitQueries<Variant>::ask(arguments_, segments_.unit());
+        asked_unit_ = segments_.index();
         slice_count_ = (segments_.end_page() - segments_.first_page()) * Variant::kSlicesPerPage;
     }
 
@@ -118,19 +141,32 @@ class SliceRing {
         const int slot = slice_ % Variant::kSlicesPerPage * Variant::kSliceTokens;
         const int count = static_cast<int>(entry_.token_count) - slot;
         shared_.tokens[stage] = {entry_.first_token + slot, count};
-        barrier_arrive_expect(barrier, count > 0 ? Variant::kStageBytes : 0);
+        barrier_arrive_expect(barrier, count > 0 ? Variant::kCopyBytes : 0);
         if (count <= 0) return;
         const std::byte* const page = arguments_.slab + entry_.page * arguments_.page_bytes;
+        if constexpr (Variant::kSlicesPerPage == 1) {
+            bulk_copy({stage_at(stage), page, Variant::kCopyBytes}, barrier, policy_);
+        } else {
+            copy_parts(stage_at(stage), page, slot, barrier);
+        }
+    }
+
+    __device__ __forceinline__ void copy_parts(std::uint32_t stage, const std::byte* page, int slot,
+                                               std::uint32_t barrier) const {
         for (int block = 0; block < 2; ++block) {
 #pragma unroll
             for (int panel = 0; panel < Variant::kPanels; ++panel) {
                 const int width = Variant::panel_width(panel);
                 const std::size_t from =
                     block * Variant::layout().block_bytes() + DevicePageLayout::panel_offset(panel) + slot * width;
-                const std::uint32_t to = k_slice(stage) + block * Variant::kSliceBytes + Variant::panel_in_slice(panel);
+                const std::uint32_t to = stage + block * Variant::kSliceBytes + Variant::panel_in_slice(panel);
                 const std::uint32_t bytes = Variant::kSliceTokens * width;
                 bulk_copy({to, page + from, bytes}, barrier, policy_);
             }
+        }
+        if constexpr (Variant::Kv::kHasScales) {
+            const std::byte* const scales = page + Variant::layout().trailer_offset();
+            bulk_copy({stage + Variant::kTrailerInStage, scales, Variant::kScalesCopyBytes}, barrier, policy_);
         }
     }
 
@@ -143,6 +179,8 @@ class SliceRing {
     int slice_;  // the next one to be copied, within the segment
     int slice_count_ = 0;
     PageEntry entry_;  // its page
+    typename UnitQueries<Variant>::Asked asked_;
+    int asked_unit_ = -1;
 };
 
 }  // namespace kvgrid::kernels

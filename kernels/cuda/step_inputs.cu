@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/fp8_append.cuh"
 #include "kernels/cuda/step_inputs.h"
 
 namespace kvgrid::kernels {
@@ -13,34 +14,76 @@ constexpr int kThreads = 256;
 constexpr int kChunkBytes = DevicePageLayout::kChunkBytes;
 constexpr int kQueryChunksPerBlock = 4 * kThreads;
 
-// A run of one KV head. Neighbouring threads take neighbouring chunks of a row, which are neighbours in a panel, too.
-__device__ void append_run(const StepInputs& work, const ListRun& run, int head) {
-    const PageList list = work.lists.data[run.item * work.kv_heads + head];
-    const PageEntry entry = work.entries.data[list.at_layer(work.kv_layer) + run.entry];
-    const DevicePageLayout layout{work.row_bytes};
-    const int chunks_per_row = work.row_bytes / kChunkBytes;
-    std::byte* const page = work.slab.base + entry.page * work.slab.page_bytes;
-    const int chunk_count = run.token_count * chunks_per_row;
-    for (int index = threadIdx.x; index < 2 * chunk_count; index += kThreads) {
-        const bool is_v = index >= chunk_count;
-        const int at = is_v ? index - chunk_count : index;
-        const int token = at / chunks_per_row, byte = at % chunks_per_row * kChunkBytes;
-        const std::size_t row = static_cast<std::size_t>(run.row + token) * work.kv_heads + head;
-        const std::byte* const from = (is_v ? work.v.data : work.k.data) + row * work.row_bytes + byte;
-        const std::size_t offset = (is_v ? layout.block_bytes() : 0) + layout.offset(run.slot + token, byte);
-        *reinterpret_cast<uint4*>(page + offset) = *reinterpret_cast<const uint4*>(from);
-    }
-}
+struct Inputs {
+    StepInputs work;
+    int row_bytes;
+    int append_blocks;
 
-// The first blocks append a run of one head each, the others copy q.
-__global__ __launch_bounds__(kThreads) void take_inputs(const __grid_constant__ StepInputs work, int append_blocks) {
+    __device__ const PageEntry& entry_of(const ListRun& run, int head) const {
+        const PageList list = work.lists.data[run.item * work.kv_heads + head];
+        return work.entries.data[list.at_layer(work.kv_layer) + run.entry];
+    }
+    __device__ const std::byte* row_of(const ListRun& run, int head, int token, bool is_v) const {
+        const std::size_t row = static_cast<std::size_t>(run.row + token) * work.kv_heads + head;
+        return (is_v ? work.v.data : work.k.data) + row * row_bytes;
+    }
+};
+
+// Bytes are moved. Neighbouring threads take neighbouring chunks of a row, which are neighbours in a panel, too.
+struct PlainAppend {
+    static constexpr int kBlocksPerRun = 1;
+
+    static __device__ void append(const Inputs& inputs, const ListRun& run, int head, int) {
+        const DevicePageLayout layout{inputs.row_bytes};
+        const int chunks_per_row = inputs.row_bytes / kChunkBytes;
+        std::byte* const page = inputs.work.slab.base + inputs.entry_of(run, head).page * inputs.work.slab.page_bytes;
+        const int chunk_count = run.token_count * chunks_per_row;
+        for (int index = threadIdx.x; index < 2 * chunk_count; index += kThreads) {
+            const bool is_v = index >= chunk_count;
+            const int at = is_v ? index - chunk_count : index;
+            const int token = at / chunks_per_row, byte = at % chunks_per_row * kChunkBytes;
+            const std::byte* const from = inputs.row_of(run, head, token, is_v) + byte;
+            const std::size_t offset = (is_v ? layout.block_bytes() : 0) + layout.offset(run.slot + token, byte);
+            *reinterpret_cast<uint4*>(page + offset) = *reinterpret_cast<const uint4*>(from);
+        }
+    }
+};
+
+// K and V are quantised by a block each.
+template <class Element, int kHeadDimMax>
+struct Fp8Append {
+    static constexpr int kBlocksPerRun = 2;
+
+    static __device__ void append(const Inputs& inputs, const ListRun& run, int head, int is_v) {
+        const StepInputs& work = inputs.work;
+        const DevicePageLayout layout = DevicePageLayout::of(work.head_dim, work.dtype, work.kv_dtype);
+        std::byte* const page = work.slab.base + inputs.entry_of(run, head).page * work.slab.page_bytes;
+        const Fp8BlockAppend block{.block = page + is_v * layout.block_bytes(),
+                                   .scale = reinterpret_cast<float*>(page + layout.trailer_offset()) + is_v,
+                                   .rows = inputs.row_of(run, head, 0, is_v != 0),
+                                   .row_stride_bytes = static_cast<std::size_t>(work.kv_heads) * inputs.row_bytes,
+                                   .head_dim = work.head_dim,
+                                   .slot = run.slot,
+                                   .token_count = run.token_count};
+        Fp8Appender<Element, kThreads, kHeadDimMax>(block).run();
+    }
+};
+
+// The first blocks append, the others copy q.
+template <class Append>
+__global__ __launch_bounds__(kThreads) void take_inputs(const __grid_constant__ Inputs inputs) {
     const int block = blockIdx.x;
-    if (block < append_blocks) return append_run(work, work.runs.data[block / work.kv_heads], block % work.kv_heads);
-    const std::size_t chunk_count = work.q.size / kChunkBytes;
-    const std::size_t first = static_cast<std::size_t>(block - append_blocks) * kQueryChunksPerBlock;
+    if (block < inputs.append_blocks) {
+        const int of_run = block % Append::kBlocksPerRun, at = block / Append::kBlocksPerRun;
+        const int heads = inputs.work.kv_heads;
+        return Append::append(inputs, inputs.work.runs.data[at / heads], at % heads, of_run);
+    }
+    const std::size_t chunk_count = inputs.work.q.size / kChunkBytes;
+    const std::size_t first = static_cast<std::size_t>(block - inputs.append_blocks) * kQueryChunksPerBlock;
     for (std::size_t index = first + threadIdx.x; index < first + kQueryChunksPerBlock && index < chunk_count;
          index += kThreads) {
-        reinterpret_cast<uint4*>(work.q_copy.data)[index] = reinterpret_cast<const uint4*>(work.q.data)[index];
+        reinterpret_cast<uint4*>(inputs.work.q_copy.data)[index] =
+            reinterpret_cast<const uint4*>(inputs.work.q.data)[index];
     }
 }
 
@@ -54,31 +97,43 @@ bool is_aligned(const void* pointer) {
 
 void check_inputs(const StepInputs& work) {
     require(work.kv_heads >= 1 && work.row_count >= 0, "kv_heads must be positive, row_count not negative");
-    require(work.row_bytes >= kChunkBytes && work.row_bytes <= 1024 && work.row_bytes % kChunkBytes == 0,
-            "row_bytes must be a multiple of 16 from 16 to 1024");
-    const std::size_t bytes = static_cast<std::size_t>(work.row_count) * work.kv_heads * work.row_bytes;
+    require(work.head_dim >= 8 && work.head_dim <= 256 && work.head_dim % 8 == 0,
+            "head_dim must be a multiple of 8 from 8 to 256");
+    require(work.kv_dtype == KvDtype::as_model || work.dtype != Dtype::f32, "dtype must be bf16 or f16 for fp8 pages");
+    const std::size_t row_bytes = work.head_dim * byte_size(work.dtype);
+    const std::size_t bytes = static_cast<std::size_t>(work.row_count) * work.kv_heads * row_bytes;
     require(work.k.size == work.v.size && (work.k.size == bytes || work.k.size == 0),
-            "k and v must be [row_count, kv_heads, row_bytes], or empty");
+            "k and v must be [row_count, kv_heads, head_dim], or empty");
     require(work.q.size == work.q_copy.size && work.q.size % kChunkBytes == 0,
             "q must be whole chunks of 16 bytes, as many as its copy");
-    require(work.slab.page_bytes >= DevicePageLayout{work.row_bytes}.page_bytes() &&
-                work.slab.page_bytes % kChunkBytes == 0,
-            "page_bytes must hold the K and the V block, and be a multiple of 16");
+    const DevicePageLayout layout = DevicePageLayout::of(work.head_dim, work.dtype, work.kv_dtype);
+    require(work.slab.page_bytes >= layout.page_bytes() && work.slab.page_bytes % kChunkBytes == 0,
+            "page_bytes must hold a page, and be a multiple of 16");
     require(is_aligned(work.slab.base) && is_aligned(work.k.data) && is_aligned(work.v.data) &&
                 is_aligned(work.q.data) && is_aligned(work.q_copy.data),
             "the slab, k, v, q and its copy must be aligned to 16 bytes");
+}
+
+template <class Append>
+void launch(const StepInputs& work, Stream stream) {
+    const std::size_t append_blocks = work.k.size == 0 ? 0 : work.runs.size * work.kv_heads * Append::kBlocksPerRun;
+    const std::size_t query_blocks = (work.q.size / kChunkBytes + kQueryChunksPerBlock - 1) / kQueryChunksPerBlock;
+    if (append_blocks + query_blocks == 0) return;
+    const Inputs inputs{work, work.head_dim * static_cast<int>(byte_size(work.dtype)), static_cast<int>(append_blocks)};
+    take_inputs<Append><<<static_cast<unsigned>(append_blocks + query_blocks), kThreads, 0, stream>>>(inputs);
+    check_launch("take_inputs");
 }
 
 }  // namespace
 
 void take_step_inputs(const StepInputs& work, Stream stream) {
     check_inputs(work);
-    const std::size_t append_blocks = work.k.size == 0 ? 0 : work.runs.size * work.kv_heads;
-    const std::size_t query_blocks = (work.q.size / kChunkBytes + kQueryChunksPerBlock - 1) / kQueryChunksPerBlock;
-    if (append_blocks + query_blocks == 0) return;
-    take_inputs<<<static_cast<unsigned>(append_blocks + query_blocks), kThreads, 0, stream>>>(
-        work, static_cast<int>(append_blocks));
-    check_launch("take_inputs");
+    if (work.kv_dtype == KvDtype::as_model) return launch<PlainAppend>(work, stream);
+    if (work.dtype == Dtype::bf16) {
+        work.head_dim <= 128 ? launch<Fp8Append<Bf16, 128>>(work, stream) : launch<Fp8Append<Bf16, 256>>(work, stream);
+    } else {
+        work.head_dim <= 128 ? launch<Fp8Append<F16, 128>>(work, stream) : launch<Fp8Append<F16, 256>>(work, stream);
+    }
 }
 
 }  // namespace kvgrid::kernels

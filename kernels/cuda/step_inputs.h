@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/dtype.h"
+#include "core/kv_dtype.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "kernels/cuda/device_pages.h"
 #include "kernels/cuda/device_span.h"
@@ -21,18 +23,20 @@ struct ListRun {
 
 // What a layer call brings, taken from where it lies: k and v into the pages of one KV layer, q to where the decode kernels read it.
 //
-//   Shapes  k, v    [row_count, kv_heads, row_bytes], token-major; empty where the layer owns no KV
+//   Shapes  k, v    [row_count, kv_heads, head_dim] in `dtype`, token-major; empty where the layer owns no KV
 //           lists   [items][kv_heads]
 //           q       bytes, copied to `q_copy`; both empty where it is not wanted
 //   Memory  k, v and q may lie in device memory or in mapped host memory, all aligned to 16 bytes.
-//   Rule    runs stay within their pages and lists, and no two of them name the same slot.
+//   Rule    runs stay within their pages and lists, and no two of them name the same slot. In fp8 they are as of an append in fp8_pages.h.
 //   Async   queued on `stream`; buffers outlive the work queued there. May be captured in a graph.
-//   Errors  std::invalid_argument where sizes disagree or row_bytes is not a multiple of 16 from 16 to 1024; CudaError where the launch is
-//           refused. What lies in device memory cannot be checked.
+//   Errors  std::invalid_argument where sizes disagree, head_dim is not a multiple of 8 from 8 to 256, or the dtype is not bf16 or f16 and
+//           kv_dtype fp8; CudaError where the launch is refused. What lies in device memory cannot be checked.
 //   Cost    one launch; one read and one write of every byte / the bandwidth of where it lies.
 struct StepInputs {
     int kv_heads;
-    int row_bytes;
+    int head_dim;
+    Dtype dtype;
+    KvDtype kv_dtype = KvDtype::as_model;
     int row_count;
     PageSlab slab;
     DeviceSpan<const PageEntry> entries;

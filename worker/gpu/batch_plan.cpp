@@ -31,6 +31,7 @@ struct BatchPlan::Image {
     std::vector<ListRun> runs;
     int decode_count = 0;  // of the items
     std::uint64_t decode_pages = 0, listed_pages = 0;
+    int list_pages_max = 0;
     kernels::DecodeShape shape{};
 
     std::size_t lists_offset() const { return aligned(items.size() * sizeof(DecodeItem)); }
@@ -103,6 +104,7 @@ void BatchPlan::describe(std::span<const BatchPart> parts, int layer, const Page
         }
         query_count_max = std::max(query_count_max, part.tokens);
         image.listed_pages += static_cast<std::uint64_t>(pages) * heads;
+        image.list_pages_max = std::max(image.list_pages_max, pages);
     }
 }
 
@@ -121,6 +123,7 @@ void BatchPlan::send(const Image& image, const GpuStream& stream) {
     lists_ = image_.span<const PageList>(image.lists_offset(), image.lists.size());
     runs_ = image_.span<const ListRun>(image.runs_offset(), image.runs.size());
     listed_pages_ = image.listed_pages;
+    list_pages_max_ = image.list_pages_max;
     decode_pages_ = image.decode_pages;
 }
 

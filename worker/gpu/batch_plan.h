@@ -40,6 +40,7 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::DecodeBlock> blocks() const { return blocks_; }
     kernels::DeviceSpan<const kernels::PrefillBlock> chunk_blocks() const { return chunk_blocks_; }
     std::uint64_t listed_pages() const { return listed_pages_; }  // of all heads
+    int list_pages_max() const { return list_pages_max_; }        // of any list
     double imbalance() const { return imbalance_; }               // of the decodes' schedule: schedule_imbalance
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
@@ -67,6 +68,7 @@ class BatchPlan {
     kernels::DeviceSpan<kernels::DecodeBlock> blocks_;
     kernels::DeviceSpan<kernels::PrefillBlock> chunk_blocks_;
     std::uint64_t listed_pages_ = 0;
+    int list_pages_max_ = 0;
     std::uint64_t decode_pages_ = 0;  // of them
     double imbalance_ = 1;
     int move_count_ = 0;

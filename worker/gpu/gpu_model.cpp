@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/fp8_pages.h"
 #include "worker/gpu/timeouts.h"
 
 namespace kvgrid::worker {
@@ -19,6 +20,7 @@ namespace {
 // What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
 constexpr std::size_t kMappedBytesMax = 256 << 10;
 constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kScratchBytes = 768 << 20;  // of chunks over fp8, where one stream does not need more
 constexpr std::size_t kGraphsMax = 4096;  // some 20 KB of host memory each
 
 std::size_t aligned(std::size_t bytes) {
@@ -63,6 +65,7 @@ GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, cons
       host_outputs_(counters.memory),
       inputs_(counters.memory, GpuMemoryKind::scratch),
       outputs_(counters.memory, GpuMemoryKind::scratch),
+      widened_(counters.memory, GpuMemoryKind::scratch),
       workspaces_{Workspace(counters), Workspace(counters), Workspace(counters), Workspace(counters),
                   Workspace(counters), Workspace(counters), Workspace(counters)} {
     pages_.grow(shape.spec.page_bytes() * page_count);
@@ -86,7 +89,7 @@ Status GpuModel::begin(std::span<const BatchPart> parts) {
 
 void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
     const std::size_t bytes = pairs.size() * sizeof(kernels::PagePair);
-    host_inputs_.grow(bytes);
+    own_moves_ += host_inputs_.grow(bytes);
     std::memcpy(host_inputs_.data(), pairs.data(), bytes);
     kernels::copy_pages_on_device(
         {.slab = {pages_.data(), shape_.spec.page_bytes()},
@@ -96,19 +99,22 @@ void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
 }
 
 void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) {
-    host_inputs_.grow(runs.size_bytes());
+    own_moves_ += host_inputs_.grow(runs.size_bytes());
     std::memcpy(host_inputs_.data(), runs.data(), runs.size_bytes());
-    outputs_.grow(out.size());
+    own_moves_ += outputs_.grow(out.size());
     const std::size_t bytes = out.size() / 2;
-    kernels::read_pages_on_device(
-        {.kv_heads = shape_.heads.kv_heads,
-         .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
-         .row_count = row_count,
-         .slab = {pages_.data(), shape_.spec.page_bytes()},
-         .runs = {reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()), runs.size()},
-         .k = outputs_.span<std::byte>(0, bytes),
-         .v = outputs_.span<std::byte>(bytes, bytes)},
-        stream_.get());
+    const kernels::PageSlab slab{pages_.data(), shape_.spec.page_bytes()};
+    const DeviceSpan<const kernels::PageRun> listed{reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()),
+                                                    runs.size()};
+    const auto k = outputs_.span<std::byte>(0, bytes), v = outputs_.span<std::byte>(bytes, bytes);
+    const kernels::HeadShape& heads = shape_.heads;
+    if (shape_.spec.kv_dtype == KvDtype::fp8_e4m3) {
+        kernels::read_fp8_pages_on_device(
+            {heads.kv_heads, heads.head_dim, shape_.spec.dtype, row_count, slab, listed, k, v}, stream_.get());
+    } else {
+        kernels::read_pages_on_device(
+            {heads.kv_heads, static_cast<int>(shape_.spec.row_bytes()), row_count, slab, listed, k, v}, stream_.get());
+    }
     copy(out.data(), outputs_.data(), out.size(), cudaMemcpyDeviceToHost, stream_.get());
     stream_.wait(kGpuPatience);
 }
@@ -196,7 +202,9 @@ GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
 
 void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream) {
     kernels::take_step_inputs({.kv_heads = shape_.heads.kv_heads,
-                               .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
+                               .head_dim = shape_.heads.head_dim,
+                               .dtype = shape_.spec.dtype,
+                               .kv_dtype = shape_.spec.kv_dtype,
                                .row_count = layer.token_count,
                                .slab = {pages_.data(), shape_.spec.page_bytes()},
                                .entries = lists_.entries(),
@@ -211,6 +219,7 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
     if (layer.q.empty()) return;
     kernels::decode({.shape = plan.shape(),
                      .dtype = shape_.spec.dtype,
+                     .kv_dtype = shape_.spec.kv_dtype,
                      .scale = static_cast<float>(shape_.spec.scale),
                      .soft_cap = static_cast<float>(shape_.spec.logit_soft_cap),
                      .row_count = layer.token_count,
@@ -227,8 +236,23 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
                      .rounded = places.whole,
                      .partial = places.partial,
                      .lse = places.lse,
-                     .workspace = workspace_for(plan)},
+                     .workspace = workspace_for(plan),
+                     .scratch = scratch_for(plan),
+                     .list_pages_max = plan.list_pages_max(),
+                     .deterministic = shape_.spec.deterministic},
                     stream);
+}
+
+// Chunks over fp8 are widened into it: all their streams at once where that is not too much, else some after the others.
+DeviceSpan<std::byte> GpuModel::scratch_for(const BatchPlan& plan) {
+    if (shape_.spec.kv_dtype == KvDtype::as_model || plan.chunk_count() == 0) return {};
+    const auto bytes_of = [&](int streams) {
+        return kernels::decode_scratch_bytes(plan.shape(), plan.list_pages_max(), streams);
+    };
+    int streams = plan.chunk_count() * shape_.heads.kv_heads;
+    while (streams > 1 && bytes_of(streams) > kScratchBytes) streams = (streams + 1) / 2;
+    own_moves_ += widened_.grow(bytes_of(streams));
+    return widened_.span<std::byte>(0, widened_.size());
 }
 
 // What one call leaves in a workspace would lie elsewhere for another shape, so each number of rows has its own, and each with chunks
@@ -299,9 +323,9 @@ void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
     if (layer.q.empty()) return;
     counters_.kv_bytes += plan.listed_pages() * shape_.spec.page_bytes();
     const auto count_path = [&](kernels::DecodePath path) { ++counters_.attention_calls[static_cast<int>(path)]; };
-    if (plan.chunk_count() > 0) count_path(kernels::chunk_path_of(plan.shape(), shape_.spec.dtype));
+    if (plan.chunk_count() > 0) count_path(kernels::chunk_path_of(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype));
     if (plan.decode_count() == 0) return;
-    count_path(kernels::path_of(plan.shape(), shape_.spec.dtype));
+    count_path(kernels::path_of(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype));
     ++counters_.decode_calls;
     counters_.imbalance_sum += plan.imbalance();
 }

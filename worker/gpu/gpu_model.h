@@ -63,6 +63,7 @@ class GpuModel final : public DeviceModel {
     void launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
     void fetch(const DeviceLayer& layer, const Places& places);
     kernels::DeviceSpan<float> workspace_for(const BatchPlan& plan);
+    kernels::DeviceSpan<std::byte> scratch_for(const BatchPlan& plan);
     int move_count() const;
     void count(const DeviceLayer& layer, const BatchPlan& plan);
 
@@ -79,6 +80,7 @@ class GpuModel final : public DeviceModel {
 
     PinnedBuffer host_inputs_, host_outputs_;
     GpuBuffer inputs_, outputs_;
+    GpuBuffer widened_;
     std::array<Workspace, 7> workspaces_;  // workspace_for
     int own_moves_ = 0;
 

@@ -88,7 +88,8 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
         const int kv_layer = 1;
 
         take_step_inputs({.kv_heads = kKvHeads,
-                          .row_bytes = row_bytes,
+                          .head_dim = row_bytes / 2,
+                          .dtype = Dtype::bf16,
                           .row_count = row_count,
                           .slab = {on_device.span().data, layout.page_bytes()},
                           .entries = entries_there.span(),
@@ -122,7 +123,8 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
 TEST_F(StepInputsTest, RefusesWhatDoesNotFitTogether) {
     const DeviceArray<std::byte> bytes(4096);
     StepInputs work{.kv_heads = 2,
-                    .row_bytes = 128,
+                    .head_dim = 64,
+                    .dtype = Dtype::bf16,
                     .row_count = 4,
                     .slab = {bytes.span().data, DevicePageLayout{128}.page_bytes()},
                     .entries = {},
@@ -138,7 +140,7 @@ TEST_F(StepInputsTest, RefusesWhatDoesNotFitTogether) {
     wrong.v.size = 512;
     EXPECT_THROW(take_step_inputs(wrong, nullptr), std::invalid_argument);
     wrong = work;
-    wrong.row_bytes = 120;
+    wrong.head_dim = 60;
     EXPECT_THROW(take_step_inputs(wrong, nullptr), std::invalid_argument);
     wrong = work;
     wrong.q = {bytes.span().data, 32};
