@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 namespace kvgrid {
 
@@ -12,6 +14,13 @@ enum class KvDtype : std::uint8_t {
 
 constexpr const char* name_of(KvDtype kv_dtype) {
     return kv_dtype == KvDtype::fp8_e4m3 ? "fp8_e4m3" : "as_model";
+}
+
+constexpr std::optional<KvDtype> parse_kv_dtype(std::string_view name) {
+    for (const KvDtype kv_dtype : {KvDtype::as_model, KvDtype::fp8_e4m3}) {
+        if (name == name_of(kv_dtype)) return kv_dtype;
+    }
+    return std::nullopt;
 }
 
 }  // namespace kvgrid

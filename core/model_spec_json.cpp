@@ -116,11 +116,9 @@ Dtype read_dtype(JsonFields& fields) {
 KvDtype read_kv_dtype(JsonFields& fields) {
     if (fields.find("kv_dtype") == nullptr) return KvDtype::as_model;
     const std::string name = fields.text("kv_dtype");
-    for (const KvDtype kv_dtype : {KvDtype::as_model, KvDtype::fp8_e4m3}) {
-        if (name == name_of(kv_dtype)) return kv_dtype;
-    }
-    fields.refuse("kv_dtype", name, "must be \"as_model\" or \"fp8_e4m3\"");
-    return KvDtype::as_model;
+    const std::optional<KvDtype> kv_dtype = parse_kv_dtype(name);
+    if (!kv_dtype) fields.refuse("kv_dtype", name, "must be \"as_model\" or \"fp8_e4m3\"");
+    return kv_dtype.value_or(KvDtype::as_model);
 }
 
 bool read_deterministic(JsonFields& fields) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -164,6 +165,56 @@ TEST_F(GpuDeviceTest, DeterministicBitsDoNotDependOnTheBatch) {
     };
     const auto alone = outputs(0);
     for (int others : {1, 7, 40}) EXPECT_EQ(outputs(others), alone) << others << " others";
+}
+
+// Attention over fp8 pages is exact attention over what reading them back gives. The pages are filled by chunks and by single tokens, are
+// shared by a fork, and some are left by a truncation.
+TEST_F(GpuDeviceTest, AttendsToFp8PagesAsTheyReadBack) {
+    for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+        ModelSpec spec = make_spec(2, 8, 2, 128, dtype);
+        spec.kv_dtype = KvDtype::fp8_e4m3;
+        GpuShard grid(spec);
+        const SequenceId source{1}, fork{2};
+        grid.shard().open(source, kModel, {}).value();
+        const auto run = [&](SequenceId sequence, int tokens) {
+            const auto [step, begun] = grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{sequence, tokens}}});
+            std::vector<std::pair<LayerTensors, std::vector<std::byte>>> done;
+            for (int layer = 0; layer < 2; ++layer) {
+                LayerTensors tensors = random_layer(random_, spec, layer, tokens, StepKind::attend);
+                const auto output = grid.layer(step, layer, tensors.bytes);
+                EXPECT_TRUE(output.status.ok());
+                done.emplace_back(std::move(tensors), std::vector(output.tensors.bytes().begin(), output.tensors.bytes().end()));
+            }
+            EXPECT_TRUE(grid.commit(step).status.ok());
+            return done;
+        };
+        run(source, 500);
+        for (int i = 0; i < 20; ++i) run(source, 1);
+        grid.shard().fork(source, fork).value();
+        grid.shard().truncate(fork, 470).value();
+        run(source, 3);
+        for (const int tokens : {1, 4, 30}) {
+            const auto outputs = run(fork, tokens);
+            const std::int64_t length = grid.shard().length_of(fork);
+            for (int layer = 0; layer < 2; ++layer) {
+                const std::size_t elements = length * spec.kv_heads * spec.head_dim;
+                std::vector<std::byte> kv(2 * elements * byte_size(dtype));
+                grid.shard().read_kv(fork, layer, 0, length, kv);
+                const std::vector<float> values = to_floats(kv, dtype);
+                ReferenceCache reference(spec);
+                reference.open(fork, {});
+                reference.append(fork, layer, std::span(values).first(elements), std::span(values).last(elements));
+                reference.commit(fork, static_cast<int>(length) - tokens);
+                const auto expected = reference.attend(fork, layer, outputs[layer].first.q, tokens);
+                const std::vector<float> got = to_floats(outputs[layer].second, dtype);
+                const double v_max = std::abs(*std::ranges::max_element(values, {}, [](float v) { return std::abs(v); }));
+                for (std::size_t i = 0; i < expected.size(); ++i) {
+                    ASSERT_NEAR(got[i], expected[i], output_tolerance(spec, v_max)) << "layer " << layer << ", element " << i;
+                }
+            }
+        }
+        EXPECT_EQ(calls(grid.status(), "general"), dtype == Dtype::f16 ? 4u : 0u);  // its chunks, of both layers
+    }
 }
 
 TEST_F(GpuDeviceTest, PageListsOutgrowTheirPlaces) {

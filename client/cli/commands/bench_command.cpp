@@ -23,6 +23,7 @@ struct BenchOptions {
     BenchPlan plan;
     int layers = 4, query_heads = 32, kv_heads = 8, head_dim = 128;
     std::string dtype = "bf16";
+    std::string kv_dtype = "as_model";
     int local_workers = 0;
 };
 
@@ -35,6 +36,7 @@ Result<ModelSpec> bench_spec(const BenchOptions& options) {
                    .kv_heads = options.kv_heads,
                    .head_dim = options.head_dim,
                    .dtype = *parse_dtype(options.dtype),
+                   .kv_dtype = *parse_kv_dtype(options.kv_dtype),
                    .scale = 1 / std::sqrt(options.head_dim)};
     for (int layer = 0; layer < options.layers; ++layer) spec.layers.push_back({.kv_layer = layer});
     return validated(spec);
@@ -129,6 +131,9 @@ void add_geometry(CLI::App& command, BenchOptions& options) {
     number("--head-dim", options.head_dim, "elements of a head", 256);
     command.add_option("--dtype", options.dtype, "of q, k, v and the cache")
         ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+        ->capture_default_str();
+    command.add_option("--kv-dtype", options.kv_dtype, "of the cache: as q, k and v, or fp8_e4m3 (lossy, GPU workers)")
+        ->check(CLI::IsMember({"as_model", "fp8_e4m3"}))
         ->capture_default_str();
 }
 

@@ -18,6 +18,7 @@ struct ReplayOptions {
     int local_workers = 0;
     GridShape grid{0, 0};
     std::string dtype = "f32";
+    std::string kv_dtype = "as_model";
 };
 
 Result<Client> connect(const ClusterCommand& command, const ReplayOptions& options, const InterruptWatch& watch,
@@ -34,7 +35,7 @@ Result<ReplayReport> replay_on(Client& client, const analysis::Trace& trace, con
                                ProgressStyle style, const InterruptWatch& watch) {
     const auto status = client.status();
     if (!status) return status.error();
-    const ModelSpec spec = replay_spec(trace, *parse_dtype(options.dtype));
+    const ModelSpec spec = replay_spec(trace, *parse_dtype(options.dtype), *parse_kv_dtype(options.kv_dtype));
     const auto shape = validated_grid_shape(spec, status->expected_workers, options.grid);
     if (!shape) return shape.error();
     const auto model = client.register_model(
@@ -80,6 +81,9 @@ void add_trace_replay(CommandLine& line) {
         ->type_name("NUMBER");
     command.add_option("--dtype", options->dtype, "of q, k, v and the cache")
         ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+        ->capture_default_str();
+    command.add_option("--kv-dtype", options->kv_dtype, "of the cache: as q, k and v, or fp8_e4m3 (lossy, GPU workers)")
+        ->check(CLI::IsMember({"as_model", "fp8_e4m3"}))
         ->capture_default_str();
     on_cluster(line, command, [options](const ClusterCommand& chosen) { return run(chosen, *options); });
 }

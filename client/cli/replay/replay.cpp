@@ -12,6 +12,7 @@ namespace {
 using analysis::Trace;
 using analysis::TraceLayer;
 
+constexpr double kFp8 = 0.25;
 constexpr double kF32Arithmetic = 0x1p-17;
 
 // One layer's tensors as they travel.
@@ -95,13 +96,15 @@ std::vector<double> exact_row(const Trace& trace, const Inputs& inputs, std::siz
     return attention.output();
 }
 
-ReplayLayer check_layer(const Trace& trace, const TraceLayer& recorded, Dtype dtype, const Sent& sent,
+ReplayLayer check_layer(const Trace& trace, const TraceLayer& recorded, const ModelSpec& sent_as, const Sent& sent,
                         const std::vector<std::byte>& answer_bytes) {
+    const Dtype dtype = sent_as.dtype;
     const std::vector<float> answer = analysis::floats_of(answer_bytes, dtype);
     const auto q = analysis::floats_of(sent.q, dtype), k = analysis::floats_of(sent.k, dtype),
                v = analysis::floats_of(sent.v, dtype);
     // The output is rounded to the dtype, and on a GPU the weights are, too.
-    const double arithmetic = kF32Arithmetic + (dtype == Dtype::f32 ? 0 : 2 * unit_roundoff(dtype));
+    const double roundings = dtype == Dtype::f32 ? 0 : 2 * unit_roundoff(dtype);
+    const double arithmetic = kF32Arithmetic + (sent_as.kv_dtype == KvDtype::as_model ? roundings : kFp8);
     const std::size_t dim = trace.spec.head_dim;
 
     ReplayLayer result{recorded.model_layer, {}, {}};
@@ -131,10 +134,12 @@ bool ReplayReport::passed() const {
     });
 }
 
-ModelSpec replay_spec(const Trace& trace, Dtype dtype) {
+ModelSpec replay_spec(const Trace& trace, Dtype dtype, KvDtype kv_dtype) {
     ModelSpec spec = trace.spec;
     spec.dtype = dtype;
+    spec.kv_dtype = kv_dtype;
     spec.name += std::string(".") + name_of(dtype);
+    if (kv_dtype != KvDtype::as_model) spec.name += std::string(".") + name_of(kv_dtype);
     return spec;
 }
 
@@ -155,13 +160,14 @@ Result<ReplayReport> replay(Client& client, const RegisteredModel& model, const 
 
     ReplayReport report{.model = model.spec.name,
                         .dtype = dtype,
+                        .kv_dtype = model.spec.kv_dtype,
                         .grid = model.grid,
                         .prefill_tokens = trace.prefill_tokens,
                         .decode_tokens = trace.decode_tokens,
                         .seconds = in_grid.count(),
                         .layers = {}};
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-        report.layers.push_back(check_layer(trace, trace.layers[layer], dtype, layers[layer], (*answers)[layer]));
+        report.layers.push_back(check_layer(trace, trace.layers[layer], model.spec, layers[layer], (*answers)[layer]));
     }
     return report;
 }

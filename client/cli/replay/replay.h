@@ -20,6 +20,7 @@ struct ReplayLayer {
 struct ReplayReport {
     std::string model;
     Dtype dtype{};
+    KvDtype kv_dtype = KvDtype::as_model;
     GridShape grid;
     int prefill_tokens = 0;
     int decode_tokens = 0;
@@ -29,8 +30,8 @@ struct ReplayReport {
     bool passed() const;
 };
 
-// The trace's model with q, k, v and the cache in `dtype`.
-ModelSpec replay_spec(const analysis::Trace& trace, Dtype dtype);
+// The trace's model with q, k, v in `dtype`, and the cache too unless it is in fp8.
+ModelSpec replay_spec(const analysis::Trace& trace, Dtype dtype, KvDtype kv_dtype = KvDtype::as_model);
 
 // Room for the trace on the fullest worker, `copies` times over.
 std::uint64_t replay_pool_bytes(const analysis::Trace& trace, Dtype dtype, const GridShape& grid, int copies = 1);
@@ -46,7 +47,8 @@ struct ReplayHooks {
 //   reference  |o - r|   <= (2^-17 + u) max|r|              r: fp64 attention over the inputs as sent
 //   model      |o - m|   <= (2^-17 + u) max|r| + 2^-17 max|m| + max|r - r0|      m: as recorded;  r0: over the inputs before rounding
 //
-// u is the unit roundoff of an f16 or bf16 answer, 0 for f32. 2^-17, or 128 roundings of f32, is for arithmetic in f32, once in the
+// u is twice the unit roundoff of an f16 or bf16 answer (a GPU rounds the weights as well), 0 for f32; K and V in fp8 are lossy, and u is 1/4
+// then: the table says how far off they are, and the bound only whether they are attention at all. 2^-17, or 128 roundings of f32, is for arithmetic in f32, once in the
 // grid and once in the recorded run: a logit is a sum of head_dim products, whose roundings go up and down (the square root of their
 // count, some 8, times the largest partial sum, some 20 in real models), and that is a relative error of one token's weight; the errors
 // of different tokens average out. Recorded f32 attention is within 2^-18.8 of fp64. What rounding the inputs does is not estimated: it

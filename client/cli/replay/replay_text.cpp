@@ -27,6 +27,8 @@ std::string replay_text(const ReplayReport& report) {
     std::string text = fmt::format("{} on {} x {} parts: {} tokens of prefill, {} decoded, {:.2f} s in the grid\n",
                                    report.model, report.grid.head_parts, report.grid.sequence_parts,
                                    report.prefill_tokens, report.decode_tokens, report.seconds);
+    if (report.kv_dtype != KvDtype::as_model)
+        text += fmt::format("  K and V are kept in {}: lossy, and no tolerance is promised but that of the table\n", name_of(report.kv_dtype));
     text += "                  from the fp64 reference           from the model's own output\n";
     text += "  layer   rows   absolute  relative  tolerance     absolute  relative  tolerance   outside\n";
     for (const ReplayLayer& layer : report.layers) {
@@ -49,6 +51,7 @@ std::string replay_json(const ReplayReport& report) {
                                   {"format_version", 1},
                                   {"model", report.model},
                                   {"dtype", name_of(report.dtype)},
+                                  {"kv_dtype", name_of(report.kv_dtype)},
                                   {"head_parts", report.grid.head_parts},
                                   {"sequence_parts", report.grid.sequence_parts},
                                   {"prefill_tokens", report.prefill_tokens},
