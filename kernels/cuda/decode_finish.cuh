@@ -12,20 +12,6 @@ template <class Variant>
 struct WriteOutputs {
     DecodeOutputs outputs;
 
-    // The same for two dims, as the sums of wgmma lie.
-    __device__ __forceinline__ void take_pair(std::size_t output_row, int dim, float2 outcome, float origin,
-                                              float sum) const {
-        const float inverse = sum == 0 ? 0 : 1 / sum;
-        const float2 value = {outcome.x * inverse, outcome.y * inverse};
-        const std::size_t at = output_row * Variant::kHeadDim + dim;
-        if (outputs.rounded != nullptr) {
-            *reinterpret_cast<std::uint32_t*>(static_cast<std::uint16_t*>(outputs.rounded) + at) =
-                Variant::Element::pack(value.x, value.y);
-        }
-        if (outputs.partial != nullptr) *reinterpret_cast<float2*>(outputs.partial + at) = value;
-        if (outputs.lse != nullptr && dim == 0) outputs.lse[output_row] = lse_of(origin, sum);
-    }
-
     // output_row counts query heads: row * query_heads + head.
     __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
         const bool saw_nothing = piece.sum == 0;

@@ -6,11 +6,30 @@ namespace kvgrid::kernels {
 
 // The arithmetic of a schedule: pure functions that host and device share.
 
-// The first index of [begin, end) whose entry is not below the bound: first_token + reach < bound.
+// The first index of [begin, end) whose entry is not below the bound: first_token + reach < bound. Pages mostly lie evenly, so it looks where
+// the entry would be then before it halves what is left.
 constexpr int first_at_or_after(const PageEntry* entries, int begin, int end, std::int64_t bound, int reach) {
+    const std::int64_t below = bound - reach;  // the answer's first_token is not
+    if (end - begin > 2) {
+        const std::int64_t first = entries[begin].first_token, last = entries[end - 1].first_token;
+        if (first >= below) return begin;
+        if (last < below) return end;
+        const int guess =
+            begin + static_cast<int>((below - first + kPageTokens - 1) * (end - 1 - begin) / (last - first));
+        const int inside = guess < begin + 1 ? begin + 1 : (guess > end - 1 ? end - 1 : guess);
+        const bool is_low = entries[inside].first_token < below,
+                   is_low_before = entries[inside - 1].first_token < below;
+        if (is_low) {
+            begin = inside + 1;
+        } else if (is_low_before) {
+            return inside;
+        } else {
+            end = inside - 1;
+        }
+    }
     while (begin < end) {
         const int middle = begin + (end - begin) / 2;
-        if (entries[middle].first_token + reach < bound) {
+        if (entries[middle].first_token < below) {
             begin = middle + 1;
         } else {
             end = middle;

@@ -18,12 +18,7 @@ class PrefillGroup {
     // `ring`: where the stages begin, behind q.
     __device__ __forceinline__ PrefillGroup(const DecodeArguments& arguments, PrefillShared<Variant>& shared,
                                             std::uint32_t ring, int group)
-        : arguments_(arguments),
-          shared_(shared),
-          masks_(arguments, shared.block),
-          group_(group),
-          ring_(ring),
-          rows_(arguments, shared.block.unit, first_row(group)) {}
+        : arguments_(arguments), shared_(shared), masks_(arguments, shared.block), group_(group), ring_(ring) {}
 
     // Barrier 2 is group 0's turn at the tensor cores, barrier 3 is group 1's; group 0 begins, and takes back the turn that is left over.
     __device__ __forceinline__ void run() {
@@ -83,19 +78,36 @@ class PrefillGroup {
                 return;
             }
         }
-        const WriteOutputs<Variant> outputs{arguments_.outputs};
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = first_row(group_) + 8 * half;
-            const bool is_there = row < block.unit.row_count;
-            const std::size_t output_row = row_of_unit(arguments_, block.unit, is_there ? row : 0);
-            rows_.finish(half, [&](int dim, float2 pair, float origin, float sum) {
-                if (is_there) outputs.take_pair(output_row, dim, pair, origin, sum);
-            });
-        }
+        for (int half = 0; half < 2; ++half) write_row(half);
     }
 
   private:
+    // By all lanes, also where the block lacks the row.
+    __device__ __forceinline__ void write_row(int half) const {
+        const DecodeOutputs& outputs = arguments_.outputs;
+        const DecodeUnit& unit = shared_.block.unit;
+        const int row = first_row(group_) + 8 * half;
+        const bool is_there = row < unit.row_count;
+        const std::size_t output_row = row_of_unit(arguments_, unit, is_there ? row : 0);
+        const std::size_t at = output_row * Variant::kHeadDim;
+        const float sum = rows_.row_sum(half), inverse = sum == 0 ? 0 : 1 / sum;
+        if (outputs.rounded != nullptr) {
+            auto* const rounded = static_cast<std::uint16_t*>(outputs.rounded) + at;
+            rows_.for_each_packed(half, inverse, [&](int dim, const uint4& words) {
+                if (is_there) *reinterpret_cast<uint4*>(rounded + dim) = words;
+            });
+        }
+        if (outputs.partial != nullptr && is_there) {
+            rows_.for_each_pair(half, inverse, [&](int dim, float2 both) {
+                *reinterpret_cast<float2*>(outputs.partial + at + dim) = both;
+            });
+        }
+        if (outputs.lse != nullptr && is_there && threadIdx.x % 4 == 0) {
+            outputs.lse[output_row] = WriteOutputs<Variant>::lse_of(rows_.origin(half), sum);
+        }
+    }
+
     // Of the unit: the first of this thread's two.
     static __device__ __forceinline__ int first_row(int group) {
         const int thread = static_cast<int>(threadIdx.x) % 128;
@@ -137,32 +149,38 @@ class PrefillGroup {
         if (masks_.hides(step)) hide(step);
     }
     __device__ __forceinline__ void hide(int step) {
+        const int row = shared_.block.unit.first_head + first_row(group_);
+        const int queries[2] = {row / arguments_.group, (row + 8) / arguments_.group};
         const SliceMask first = masks_.mask(step, 0);
-        rows_.template hide<0>(first);
-        int held = first.held;
+        rows_.template hide<0>(first, queries);
+        if (first.held < kPageTokens) values_held_ = first.held;
         if constexpr (Variant::kPages == 2) {
             const SliceMask second = masks_.mask(step, 1);
-            rows_.template hide<1>(second);
-            held |= second.held << 16;
+            rows_.template hide<1>(second, queries);
+            const bool is_there = second.held > 0;  // otherwise the first page lies there again
+            const int held = is_there ? second.held : first.held;
+            if (first.held < kPageTokens || held < kPageTokens) values_held_ = first.held | held << 16;
         }
-        constexpr int kWhole = Variant::kPages == 2 ? kPageTokens << 16 | kPageTokens : kPageTokens;
-        if (held != kWhole) values_held_ = held;
     }
 
-    // Slots without a token hold anything; a weight of 0 would not keep a NaN out. Both groups write the same zeros.
+    // Slots without a token hold anything; a weight of 0 would not keep a NaN out. Both groups write the same zeros, each by the threads that
+    // say afterwards that their warps are done with the stage.
     __device__ __forceinline__ void clear_unused_values(const Turn& turn) const {
         wait_for(shared_.v_full, turn);
+        if (threadIdx.x % 32 == 0) {
+            const int warp = threadIdx.x % 128 / 32;
 #pragma unroll
-        for (int panel = 0; panel < Variant::kPanels; ++panel) {
-            const int width = Variant::panel_width(panel), chunks = width / 16;
-            const std::uint32_t at = v_tile(turn) + Variant::panel_in_tile(panel);
-            for (int index = threadIdx.x % 128; index < Variant::kTokens * chunks; index += 128) {
-                const int token = index / chunks;
-                const int held = token < kPageTokens ? values_held_ & 0xffff : values_held_ >> 16;
-                if (token % kPageTokens >= held) shared_clear(at + index * 16);
+            for (int panel = 0; panel < Variant::kPanels; ++panel) {
+                const int width = Variant::panel_width(panel), chunks = width / 16;
+                const std::uint32_t at = v_tile(turn) + Variant::panel_in_tile(panel);
+                for (int token = warp; token < Variant::kTokens; token += 4) {
+                    const int held = token < kPageTokens ? values_held_ & 0xffff : values_held_ >> 16;
+                    if (token % kPageTokens < held) continue;
+                    for (int chunk = 0; chunk < chunks; ++chunk) shared_clear(at + token * width + chunk * 16);
+                }
             }
+            shared_writes_fence();
         }
-        shared_writes_fence();
         named_barrier_wait(4 + group_, 128);
     }
 

@@ -41,11 +41,16 @@ __global__ __launch_bounds__(Variant::kThreads, 1) void prefill_block(const __gr
     __syncthreads();
     if (shared.block.unit.row_count == 0) return;
     const std::uint32_t ring = shared_address(memory) + Variant::kQueryBytes;
+    // 40 + 2 * 232 registers: no more than three times the 168 that each thread starts with.
     if (threadIdx.x < 128) {
-        give_back_registers<24>();
-        if (threadIdx.x < 32) PrefillCopies<Variant>(work.arguments, shared, ring).run();
+        give_back_registers<40>();
+        if (threadIdx.x < 32) {
+            PrefillCopies<Variant>(work.arguments, shared, ring).run();
+        } else if (threadIdx.x < 64) {
+            PrefillMasks<Variant>(work.arguments, shared.block).prefetch_newest();
+        }
     } else {
-        take_registers<240>();
+        take_registers<232>();
         load_chunk_queries<Variant>(work.arguments, shared.block.unit, memory);
         PrefillGroup<Variant> group(work.arguments, shared, ring, static_cast<int>(threadIdx.x) / 128 - 1);
         group.run();

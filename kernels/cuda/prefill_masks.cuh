@@ -14,20 +14,21 @@ class PrefillMasks {
     __device__ __forceinline__ PrefillMasks(const DecodeArguments& arguments, const PrefillBlock& block)
         : arguments_(arguments), block_(block) {}
 
+    // So that load() of the newest step finds its entries near by.
+    __device__ __forceinline__ void prefetch_newest() const {
+        const int position = block_.end_page - 1 - static_cast<int>(threadIdx.x) % 32;
+        if (position >= block_.first_page) prefetch(entry_at(position));
+    }
+
     // By all lanes; before the first step of each window of Variant::kWindowSteps.
     __device__ __forceinline__ void load(int step) {
-        const int lane = threadIdx.x % 32;
-        const int position = block_.first_page + step / Variant::kWindowSteps * 32 + lane;
+        const int position = position_of_lane(step);
         PageEntry entry{};
-        if (position < block_.end_page) {
-            entry = arguments_.entries[block_.unit.page_at(position, arguments_.kv_layer)];
-        }
+        if (position < block_.end_page) entry = *entry_at(position);
         const SliceTokens tokens = {entry.first_token, static_cast<int>(entry.token_count)};
         const SliceMask mask = mask_of(block_.unit, tokens, arguments_.group, arguments_.strictly_earlier);
-        held_ = mask.held;
-        end_ = mask.end;
-        first_ = mask.first;
-        sinks_ = mask.sinks;
+        held_and_sinks_ = packed(mask.held, mask.sinks);
+        end_and_first_ = packed(mask.end, mask.first);
         hidden_ = __ballot_sync(~0u, !mask.sees_all(kPageTokens));
     }
 
@@ -38,19 +39,36 @@ class PrefillMasks {
     }
     __device__ __forceinline__ SliceMask mask(int step, int page) const {
         const int lane = step % Variant::kWindowSteps * Variant::kPages + page;
+        const std::uint32_t held_and_sinks = __shfl_sync(~0u, held_and_sinks_, lane);
+        const std::uint32_t end_and_first = __shfl_sync(~0u, end_and_first_, lane);
         SliceMask mask;
-        mask.held = __shfl_sync(~0u, held_, lane);
-        mask.end = __shfl_sync(~0u, end_, lane);
-        mask.first = __shfl_sync(~0u, first_, lane);
-        mask.sinks = __shfl_sync(~0u, sinks_, lane);
+        mask.held = low(held_and_sinks);
+        mask.sinks = high(held_and_sinks);
+        mask.end = low(end_and_first);
+        mask.first = high(end_and_first);
         return mask;
     }
 
   private:
+    __device__ __forceinline__ int position_of_lane(int step) const {
+        return block_.first_page + step / Variant::kWindowSteps * 32 + static_cast<int>(threadIdx.x) % 32;
+    }
+    __device__ __forceinline__ const PageEntry* entry_at(int position) const {
+        return arguments_.entries + block_.unit.page_at(position, arguments_.kv_layer);
+    }
+
+    // Two numbers in a register. Beyond a page and a block's rows it does not matter how far.
+    static __device__ __forceinline__ std::uint32_t packed(int low, int high) {
+        constexpr int kFar = 1 << 14;
+        return (max(-kFar, min(kFar, low)) & 0xffff) | max(-kFar, min(kFar, high)) << 16;
+    }
+    static __device__ __forceinline__ int low(std::uint32_t both) { return static_cast<std::int16_t>(both); }
+    static __device__ __forceinline__ int high(std::uint32_t both) { return static_cast<int>(both) >> 16; }
+
     const DecodeArguments& arguments_;
     const PrefillBlock& block_;
-    int held_, end_, first_, sinks_;  // of this lane's page: SliceMask
-    std::uint32_t hidden_;            // a bit for each page of the window
+    std::uint32_t held_and_sinks_, end_and_first_;  // of this lane's page: SliceMask
+    std::uint32_t hidden_;                          // a bit for each page of the window
 };
 
 }  // namespace kvgrid::kernels

@@ -21,8 +21,7 @@ class PrefillRows {
     // How far a maximum may rise, in powers of two, before the outcome is rescaled: rarely, and the result is the same.
     static constexpr float kLag = 8;
 
-    // `first_row`, of the block, is this thread's first.
-    __device__ __forceinline__ PrefillRows(const DecodeArguments& arguments, const DecodeUnit& unit, int first_row) {
+    __device__ __forceinline__ PrefillRows() {
 #pragma unroll
         for (int index = 0; index < Variant::kOutcomes; ++index) outcome_[index] = 0;
 #pragma unroll
@@ -30,7 +29,6 @@ class PrefillRows {
             origin_[half] = kNoMaximum;
             factor_[half] = 1;
             sum_[half] = 0;
-            query_[half] = (unit.first_head + first_row + 8 * half) / arguments.group;
         }
     }
 
@@ -87,13 +85,13 @@ class PrefillRows {
         for (float& score : scores_) score = capped(score, arguments);
     }
 
-    // Of page kPage of the step.
+    // Of page kPage of the step. queries: of this thread's rows, counted from the unit's first.
     template <int kPage>
-    __device__ __forceinline__ void hide(const SliceMask& mask) {
+    __device__ __forceinline__ void hide(const SliceMask& mask, const int (&queries)[2]) {
         constexpr int kColumnTiles = kPageTokens / 8;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int end = min(mask.held, mask.end + query_[half]), first = mask.first + query_[half];
+            const int end = min(mask.held, mask.end + queries[half]), first = mask.first + queries[half];
 #pragma unroll
             for (int element = 0; element < 2 * kColumnTiles; ++element) {  // two to a column tile
                 const int slot = element / 2 * 8 + element % 2 + 2 * (static_cast<int>(threadIdx.x) % 4);
@@ -189,20 +187,54 @@ class PrefillRows {
         }
     }
 
-    // The finished row `half` of this thread's two: calls take(dim, two dims, origin, sum) for each pair of dims. By all lanes that share rows.
+    // Of this thread's row `half`: the sum over all lanes that share it, by which the outcome is still to be divided, and its origin.
+    __device__ __forceinline__ float row_sum(int half) const {
+        const float sum = sum_[half] + __shfl_xor_sync(~0u, sum_[half], 1);
+        return sum + __shfl_xor_sync(~0u, sum, 2);
+    }
+    __device__ __forceinline__ float origin(int half) const {
+        return origin_[half];
+    }
+
+    // The row times `factor`, two dims at a time: take(dim, both).
     template <class Take>
-    __device__ __forceinline__ void finish(int half, const Take& take) const {
-        float sum = sum_[half];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+    __device__ __forceinline__ void for_each_pair(int half, float factor, const Take& take) const {
 #pragma unroll
         for (int tile = 0; tile < Variant::kHeadDim / 8; ++tile) {
-            const float2 pair = {outcome_[4 * tile + 2 * half], outcome_[4 * tile + 2 * half + 1]};
-            take(tile * 8 + 2 * (static_cast<int>(threadIdx.x) % 4), pair, origin_[half], sum);
+            const float* const from = outcome_ + 4 * tile + 2 * half;
+            take(tile * 8 + 2 * (static_cast<int>(threadIdx.x) % 4), float2{from[0] * factor, from[1] * factor});
+        }
+    }
+    // The same in the dtype, eight dims at a time: the four lanes of a row exchange what they hold of four column tiles, so that each
+    // writes 16 bytes of one.
+    template <class Take>
+    __device__ __forceinline__ void for_each_packed(int half, float factor, const Take& take) const {
+        const bool is_odd = threadIdx.x % 2 != 0, is_high = threadIdx.x % 4 >= 2;
+#pragma unroll
+        for (int first = 0; first < Variant::kHeadDim / 8; first += 4) {
+            std::uint32_t words[4];
+#pragma unroll
+            for (int tile = 0; tile < 4; ++tile) {
+                const float* const from = outcome_ + 4 * (first + tile) + 2 * half;
+                words[tile] = Element::pack(from[0] * factor, from[1] * factor);
+            }
+            exchange(words[0], words[1], is_odd, 1);
+            exchange(words[2], words[3], is_odd, 1);
+            exchange(words[0], words[2], is_high, 2);
+            exchange(words[1], words[3], is_high, 2);
+            take((first + static_cast<int>(threadIdx.x) % 4) * 8, uint4{words[0], words[1], words[2], words[3]});
         }
     }
 
   private:
+    // Between two lanes `distance` apart: the upper one's `low` and the lower one's `high` change places.
+    static __device__ __forceinline__ void exchange(std::uint32_t& low, std::uint32_t& high, bool is_upper,
+                                                    int distance) {
+        const std::uint32_t theirs = __shfl_xor_sync(~0u, is_upper ? low : high, distance);
+        low = is_upper ? theirs : low;
+        high = is_upper ? high : theirs;
+    }
+
     // A sum that saw nothing has the lowest origin and weighs nothing.
     __device__ __forceinline__ void merge_sums(int half, float origin, float sum, float& own_factor, float& factor) {
         const float highest = fmaxf(origin_[half], origin);
@@ -227,7 +259,6 @@ class PrefillRows {
         for (int index = 0; index < kCount; ++index) empty_words(slot.vector(first + index));
     }
 
-    int query_[2];  // of this thread's rows, counted from the unit's first
     float scores_[Variant::kScores];
     float outcome_[Variant::kOutcomes];
     std::uint32_t weights_[Variant::kInnerSteps][4];

@@ -29,10 +29,6 @@ struct alignas(16) PrefillBlock {
     constexpr int slot_of(int other_part) const { return first_slot + other_part * part_slots; }
     // In steps of so many pages.
     constexpr int step_count(int step_pages) const { return (end_page - first_page + step_pages - 1) / step_pages; }
-    constexpr int pages_of_step(int step, int step_pages) const {
-        const int left = end_page - first_page - step * step_pages;
-        return left < step_pages ? left : step_pages;
-    }
 };
 
 // One item's chunk over one KV head.

@@ -87,7 +87,9 @@ constexpr PrefillBlock make_prefill_block(const PrefillBatch& batch, const Prefi
     const int tiles = streams[begin].tile_count, in_stream = block - streams[begin].blocks_before;
     const int part = in_stream / tiles;
     const DecodeUnit unit = prefill_unit(batch, begin, tiles - 1 - in_stream % tiles);
-    const int pairs = pairs_of(unit.page_count), part_count = part_count_of(pairs, part_pairs);
+    const int pairs = pairs_of(unit.page_count), parts_max = part_count_of(streams[begin].pairs_max, part_pairs);
+    int part_count = part_count_of(pairs, part_pairs);
+    if (part_count > parts_max) part_count = parts_max;  // a window's pages are one more here and there
     if (part >= part_count) return made;
     made.unit = unit;
     made.part = part;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Decode of public kernels on the work of gpu_decode_bench, on one GPU: medians of CUDA graph replays, random numbers.
+"""Public kernels on the work of gpu_decode_bench and gpu_prefill_bench, on one GPU: medians of CUDA graph replays, random numbers.
 
 FlashInfer works on pages of 64 tokens in random order, as kvgrid does; PyTorch on contiguous K and V, where lengths are equal. "fp8": K and V
 in e4m3, q and o in bf16; FlashInfer's scales are 1. Each row names the fastest form of each. Without FlashInfer only PyTorch is measured. Give
-the path of gpu_decode_bench to print its rows of the same run first.
+the path of a benchmark to print its rows of the same run first.
 """
 import argparse
 import random
@@ -38,6 +38,23 @@ CASES = [
     ("8 x 65536, 16/16, d 64", [65536] * 8, 16, 16, 64, 1),
 ]
 FP8_CASES = [("fp8, " + case[0], *case[1:]) for case in CASES if "28/4" not in case[0]]
+
+# name, new tokens, lengths, query heads, KV heads, head size
+CHUNKS = [
+    ("2048 new of 131072", 2048, [131072], 32, 8, 128),
+    ("512 new of 131072", 512, [131072], 32, 8, 128),
+    ("8192 of 8192", 8192, [8192], 32, 8, 128),
+    ("32768 of 32768", 32768, [32768], 32, 8, 128),
+    ("2048 new of 131072, 64/8", 2048, [131072], 64, 8, 128),
+    ("2048 new of 131072, d 64", 2048, [131072], 32, 8, 64),
+    ("2048 of 131072, 16/4, d 256", 2048, [131072], 16, 4, 256),
+    ("8192 of 8192, d 64", 8192, [8192], 32, 8, 64),
+    ("8192 of 8192, 16/4, d 256", 8192, [8192], 16, 4, 256),
+    ("128 new of 16384", 128, [16384], 32, 8, 128),
+    ("128 new of 131072", 128, [131072], 32, 8, 128),
+    ("512 new of 131072, 8/1", 512, [131072], 8, 1, 128),
+    ("8 x 64 new of 8192 to 65536", 64, [8192 * n for n in range(1, 9)], 32, 8, 128),
+]
 
 
 def median_us(call, calls):
@@ -116,7 +133,50 @@ def pytorch_forms(lengths, kv_heads, dim, q):
     return {"pytorch flash": lambda: form(SDPBackend.FLASH_ATTENTION), "pytorch cudnn": lambda: form(SDPBackend.CUDNN_ATTENTION)}
 
 
-def measure(name, lengths, q_heads, kv_heads, dim, calls, kv_dtype):
+def flashinfer_chunk_forms(new, lengths, q_heads, kv_heads, dim, q, out):
+    pages, batch = Pages(lengths, kv_heads, dim, DTYPE), len(lengths)
+
+    def form(backend):
+        workspace = torch.zeros(512 << 20, dtype=torch.uint8, device=DEVICE)
+        w = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "HND", backend=backend)
+        starts = torch.arange(0, (batch + 1) * new, new, dtype=torch.int32, device=DEVICE)
+        w.plan(starts, pages.starts, pages.indices, pages.last_page_len, q_heads, kv_heads, dim, PAGE, causal=True, q_data_type=DTYPE,
+               kv_data_type=DTYPE)
+        return lambda: w.run(q, pages.data, out=out)
+
+    return {"flashinfer fa2": lambda: form("fa2"), "flashinfer fa3": lambda: form("fa3")}
+
+
+def pytorch_chunk_forms(length, kv_heads, dim, q):
+    def form(backend):
+        k = torch.randn(1, kv_heads, length, dim, device=DEVICE, dtype=DTYPE)
+        v, query = torch.randn_like(k), q.transpose(0, 1)[None].contiguous()
+
+        def call():
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(query, k, v, is_causal=True, enable_gqa=True)
+        return call
+
+    return {"pytorch flash": lambda: form(SDPBackend.FLASH_ATTENTION), "pytorch cudnn": lambda: form(SDPBackend.CUDNN_ATTENTION)}
+
+
+def measure_chunks(name, new, lengths, q_heads, kv_heads, dim):
+    q = torch.randn(len(lengths) * new, q_heads, dim, device=DEVICE, dtype=DTYPE)
+    out = torch.empty_like(q)
+    forms = flashinfer_chunk_forms(new, lengths, q_heads, kv_heads, dim, q, out) if flashinfer else {}
+    if lengths == [new]:
+        forms |= pytorch_chunk_forms(new, kv_heads, dim, q)
+    flops = 4 * q_heads * dim * sum(new * (n - new) + new * (new + 1) // 2 for n in lengths)
+    for label, make in forms.items():
+        try:
+            us = median_us(make(), 1)
+            print(f"{name:28s} {us:9.1f} us  {flops / us / 1e6:6.1f} TFLOP/s  {label}", flush=True)
+        except Exception as error:
+            print(f"{name:28s} {label} failed: {str(error).strip().splitlines()[0][:100]}", flush=True)
+        torch.cuda.empty_cache()
+
+
+def measure(name, lengths, q_heads, kv_heads, dim, calls, kv_dtype=DTYPE):
     q = torch.randn(len(lengths), q_heads, dim, device=DEVICE, dtype=DTYPE)
     out = torch.empty_like(q)
     forms = flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out, kv_dtype) if flashinfer else {}
@@ -134,14 +194,15 @@ def measure(name, lengths, q_heads, kv_heads, dim, calls, kv_dtype):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bench", help="path of gpu_decode_bench")
+    parser.add_argument("--bench", help="path of gpu_decode_bench, or with --chunks of gpu_prefill_bench")
+    parser.add_argument("--chunks", action="store_true", help="prefill instead of decode")
     parser.add_argument("--only", default="", help="part of a case's name")
     options = parser.parse_args()
     if options.bench:
         subprocess.run([options.bench, *([options.only] if options.only else [])], check=True)
     torch.manual_seed(3)
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "FlashInfer", flashinfer.__version__ if flashinfer else "not there")
-    for kv_dtype, cases in ((DTYPE, CASES), (FP8, FP8_CASES)):
-        for case in cases:
-            if options.only in case[0]:
-                measure(*case, kv_dtype)
+    decodes = CASES + [(*case, FP8) for case in FP8_CASES]
+    for case in CHUNKS if options.chunks else decodes:
+        if options.only in case[0]:
+            (measure_chunks if options.chunks else measure)(*case)

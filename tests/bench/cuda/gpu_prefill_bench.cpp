@@ -78,8 +78,9 @@ void run(const DecodeCase& shape) {
     const kernels::Decode work = batch.work();
     const double difference = batch.difference_from_general();
     const double us = median_us([&](kernels::Stream stream) { decode(work, stream); }, {.turns = 15});
-    std::printf("%-28s %9.1f us  %6.1f TFLOP/s", shape.name.c_str(), us, flops_of(shape) / us / 1e6);
+    std::printf("%-28s %9.1f us", shape.name.c_str(), us);
     if (work.chunk_count > 0) {
+        std::printf("  %6.1f TFLOP/s", flops_of(shape) / us / 1e6);
         const kernels::SchedulePrefill schedule = batch.chunk_schedule();
         const double schedule_us = median_us([&](kernels::Stream stream) { schedule_prefill(schedule, stream); }, {});
         std::printf("  schedule %5.1f us", schedule_us);

@@ -274,7 +274,10 @@ TEST_P(DecodeOverKv, TakesTheGeneralWayWhereThereIsNoKernel) {
                      .items = {{.length = 200}, {.length = 70, .query_count = 5, .window = 30, .sinks = 3}}},
                     DecodePath::general, {0});
         }
-        compare({.dtype = dtype, .head_dim = 40, .soft_cap = 5, .items = {{.length = 150, .query_count = 30}}},
+        compare({.dtype = dtype,
+                 .head_dim = 40,
+                 .soft_cap = 5,
+                 .items = {{.length = 150, .query_count = 30}, {.length = 100}}},
                 DecodePath::general, {0});
     }
 }

@@ -220,7 +220,8 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, i
             .chunk_path = chunk_path_of(batch.shape, work.dtype),
             .rounded = rounded.download(),
             .workspace_is_empty = is_all_ones(slots),
-            .schedule = {units.download(), blocks.download()},
+            .block_count = block_count,
+            .schedule = decode_count > 0 ? DecodeSchedule{units.download(), blocks.download()} : DecodeSchedule{},
             .chunks = chunk_blocks.download()};
 }
 

@@ -16,7 +16,8 @@ class DecodeOnGpu {
         DecodePath path, chunk_path;
         std::vector<std::byte> rounded;  // [row_count, query_heads, head_dim] in the dtype; poison was NaN
         bool workspace_is_empty;         // as it must be left
-        DecodeSchedule schedule;         // as the device made it
+        int block_count;                 // of decodes; and the SMs that chunks are cut for
+        DecodeSchedule schedule;         // as the device made it; empty where there are no decodes
         std::vector<PrefillBlock> chunks;
     };
 
