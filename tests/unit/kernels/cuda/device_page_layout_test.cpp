@@ -15,9 +15,9 @@
 namespace kvgrid::kernels {
 namespace {
 
-// head_dim 32 to 256 in steps of 8, as two-byte elements; narrower rows are one-byte elements.
+// head_dim 32 to 256 in steps of 8, as two-byte elements; narrower rows, and 96 bytes, are one-byte elements.
 std::vector<int> row_sizes() {
-    std::vector<int> sizes = {16, 32, 48};
+    std::vector<int> sizes = {16, 32, 48, 96};
     for (int head_dim = 32; head_dim <= 256; head_dim += 8) sizes.push_back(2 * head_dim);
     return sizes;
 }
@@ -63,7 +63,7 @@ TEST(DevicePageLayout, KeepsEightTokensOfAPanelInOneRun) {
 
 // ldmatrix reads the same chunk of 8 tokens at once: without conflicts if the 8 lie in the 8 groups of 4 banks.
 TEST(DevicePageLayout, SpreadsEqualChunksOfEightTokensOverTheBanks) {
-    for (int row_bytes : {64, 128, 192, 256, 512}) {
+    for (int row_bytes : {64, 96, 128, 192, 256, 512}) {
         const DevicePageLayout layout{row_bytes};
         for (int first = 0; first < kPageTokens; first += 8) {
             for (int byte = 0; byte < row_bytes; byte += 16) {
@@ -86,6 +86,17 @@ TEST(DevicePageLayout, AgreesWithAddressesWorkedOutByHand) {
     const DevicePageLayout narrow{192};  // head_dim 96: the second panel is 64 bytes wide
     EXPECT_EQ(narrow.k_offset(5, 128), 8192u + 5 * 64 + 2 * 16);
     EXPECT_EQ(narrow.v_offset(0, 0), 12288u);
+}
+
+TEST(DevicePageLayout, EndsPagesOfFp8ElementsWithATrailer) {
+    const DevicePageLayout plain = DevicePageLayout::of(128, Dtype::f16, KvDtype::as_model);
+    EXPECT_EQ(plain.row_bytes, 256);
+    EXPECT_EQ(plain.page_bytes(), 32768u);
+    const DevicePageLayout fp8 = DevicePageLayout::of(128, Dtype::f16, KvDtype::fp8_e4m3);
+    EXPECT_EQ(fp8.row_bytes, 128);
+    EXPECT_EQ(fp8.trailer_offset(), 16384u);
+    EXPECT_EQ(fp8.page_bytes(), 16512u);
+    EXPECT_EQ(DevicePageLayout::of(40, Dtype::bf16, KvDtype::fp8_e4m3).row_bytes, 48);  // whole chunks
 }
 
 TEST(DevicePageLayout, UnpacksWhatItPacked) {
