@@ -80,6 +80,12 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+__device__ __forceinline__ float shared_load(std::uint32_t address) {
+    float value;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+    return value;
+}
+
 // 16 bytes of shared memory become 0.
 __device__ __forceinline__ void shared_clear(std::uint32_t address) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
@@ -126,6 +132,25 @@ __device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t matrix) 
     std::uint32_t transposed;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(matrix));
     return transposed;
+}
+
+// Four e4m3 numbers, the first in the lowest byte, as two pairs of f16: exact.
+__device__ __forceinline__ void widen_e4m3(std::uint32_t four, std::uint32_t& first_pair, std::uint32_t& second_pair) {
+    asm("{\n .reg .b16 low, high;\n mov.b32 {low, high}, %2;\n cvt.rn.f16x2.e4m3x2 %0, low;\n cvt.rn.f16x2.e4m3x2 %1, "
+        "high;\n}"
+        : "=r"(first_pair), "=r"(second_pair)
+        : "r"(four));
+}
+// Two numbers of at most 448, the first in the low byte, rounded to nearest even; NaN becomes 0x7f.
+__device__ __forceinline__ std::uint16_t pack_e4m3(float first, float second) {
+    std::uint16_t packed;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(second), "f"(first));
+    return packed;
+}
+
+// a / b where both and the quotient are normal powers of two.
+__device__ __forceinline__ float quotient_of_powers(float a, float b) {
+    return __int_as_float(__float_as_int(a) - __float_as_int(b) + __float_as_int(1.0f));
 }
 
 // 2^x: relative error 2^-22, subnormal results are 0.
