@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/decode_launch.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/fp8_chunks.h"
 #include "kernels/cuda/prefill_launch.h"
 
 namespace kvgrid::kernels {
@@ -20,6 +21,7 @@ using LaunchDecode = void (*)(const DecodeArguments& arguments, Stream stream);
 
 struct Variant {
     Dtype dtype;
+    KvDtype kv_dtype;
     int head_dim;
     int unit_rows;
     LaunchDecode launch;
@@ -27,26 +29,59 @@ struct Variant {
 
 // The kernels that exist. Whatever else is asked for goes the general way.
 constexpr Variant kVariants[] = {
-    {Dtype::bf16, 64, 8, launch_decode<64, Bf16, 8>},     {Dtype::bf16, 64, 16, launch_decode<64, Bf16, 16>},
-    {Dtype::bf16, 64, 32, launch_decode<64, Bf16, 32>},   {Dtype::f16, 64, 8, launch_decode<64, F16, 8>},
-    {Dtype::f16, 64, 16, launch_decode<64, F16, 16>},     {Dtype::f16, 64, 32, launch_decode<64, F16, 32>},
-    {Dtype::bf16, 96, 8, launch_decode<96, Bf16, 8>},     {Dtype::bf16, 96, 16, launch_decode<96, Bf16, 16>},
-    {Dtype::bf16, 96, 32, launch_decode<96, Bf16, 32>},   {Dtype::f16, 96, 8, launch_decode<96, F16, 8>},
-    {Dtype::f16, 96, 16, launch_decode<96, F16, 16>},     {Dtype::f16, 96, 32, launch_decode<96, F16, 32>},
-    {Dtype::bf16, 128, 8, launch_decode<128, Bf16, 8>},   {Dtype::bf16, 128, 16, launch_decode<128, Bf16, 16>},
-    {Dtype::bf16, 128, 32, launch_decode<128, Bf16, 32>}, {Dtype::f16, 128, 8, launch_decode<128, F16, 8>},
-    {Dtype::f16, 128, 16, launch_decode<128, F16, 16>},   {Dtype::f16, 128, 32, launch_decode<128, F16, 32>},
-    {Dtype::bf16, 256, 8, launch_decode<256, Bf16, 8>},   {Dtype::bf16, 256, 16, launch_decode<256, Bf16, 16>},
-    {Dtype::f16, 256, 8, launch_decode<256, F16, 8>},     {Dtype::f16, 256, 16, launch_decode<256, F16, 16>},
+    {Dtype::bf16, KvDtype::as_model, 64, 8, launch_decode<64, Bf16, 8, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 64, 16, launch_decode<64, Bf16, 16, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 64, 32, launch_decode<64, Bf16, 32, PlainKv<Bf16>>},
+    {Dtype::f16, KvDtype::as_model, 64, 8, launch_decode<64, F16, 8, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 64, 16, launch_decode<64, F16, 16, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 64, 32, launch_decode<64, F16, 32, PlainKv<F16>>},
+    {Dtype::bf16, KvDtype::as_model, 96, 8, launch_decode<96, Bf16, 8, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 96, 16, launch_decode<96, Bf16, 16, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 96, 32, launch_decode<96, Bf16, 32, PlainKv<Bf16>>},
+    {Dtype::f16, KvDtype::as_model, 96, 8, launch_decode<96, F16, 8, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 96, 16, launch_decode<96, F16, 16, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 96, 32, launch_decode<96, F16, 32, PlainKv<F16>>},
+    {Dtype::bf16, KvDtype::as_model, 128, 8, launch_decode<128, Bf16, 8, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 128, 16, launch_decode<128, Bf16, 16, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 128, 32, launch_decode<128, Bf16, 32, PlainKv<Bf16>>},
+    {Dtype::f16, KvDtype::as_model, 128, 8, launch_decode<128, F16, 8, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 128, 16, launch_decode<128, F16, 16, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 128, 32, launch_decode<128, F16, 32, PlainKv<F16>>},
+    {Dtype::bf16, KvDtype::as_model, 256, 8, launch_decode<256, Bf16, 8, PlainKv<Bf16>>},
+    {Dtype::bf16, KvDtype::as_model, 256, 16, launch_decode<256, Bf16, 16, PlainKv<Bf16>>},
+    {Dtype::f16, KvDtype::as_model, 256, 8, launch_decode<256, F16, 8, PlainKv<F16>>},
+    {Dtype::f16, KvDtype::as_model, 256, 16, launch_decode<256, F16, 16, PlainKv<F16>>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 64, 8, launch_decode<64, Bf16, 8, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 64, 16, launch_decode<64, Bf16, 16, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 64, 32, launch_decode<64, Bf16, 32, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 64, 8, launch_decode<64, F16, 8, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 64, 16, launch_decode<64, F16, 16, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 64, 32, launch_decode<64, F16, 32, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 96, 8, launch_decode<96, Bf16, 8, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 96, 16, launch_decode<96, Bf16, 16, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 96, 32, launch_decode<96, Bf16, 32, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 96, 8, launch_decode<96, F16, 8, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 96, 16, launch_decode<96, F16, 16, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 96, 32, launch_decode<96, F16, 32, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 128, 8, launch_decode<128, Bf16, 8, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 128, 16, launch_decode<128, Bf16, 16, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 128, 32, launch_decode<128, Bf16, 32, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 128, 8, launch_decode<128, F16, 8, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 128, 16, launch_decode<128, F16, 16, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 128, 32, launch_decode<128, F16, 32, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 256, 8, launch_decode<256, Bf16, 8, Fp8Kv>},
+    {Dtype::bf16, KvDtype::fp8_e4m3, 256, 16, launch_decode<256, Bf16, 16, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 256, 8, launch_decode<256, F16, 8, Fp8Kv>},
+    {Dtype::f16, KvDtype::fp8_e4m3, 256, 16, launch_decode<256, F16, 16, Fp8Kv>},
 };
 
 // More new tokens are a chunk: far more arithmetic than a page's bytes pay for here.
 constexpr int kQueriesMax = 8;
 
-const Variant* find_variant(const DecodeShape& shape, Dtype dtype) {
+const Variant* find_variant(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
     if (shape.query_count_max > kQueriesMax) return nullptr;
     for (const Variant& variant : kVariants) {
-        if (variant.dtype == dtype && variant.head_dim == shape.heads.head_dim &&
+        if (variant.dtype == dtype && variant.kv_dtype == kv_dtype && variant.head_dim == shape.heads.head_dim &&
             variant.unit_rows == shape.unit_rows()) {
             return &variant;
         }
@@ -68,7 +103,9 @@ constexpr ChunkVariant kChunkVariants[] = {
     {Dtype::bf16, 256, launch_prefill<256, Bf16>}, {Dtype::f16, 256, launch_prefill<256, F16>},
 };
 
-const ChunkVariant* find_chunk_variant(const DecodeShape& shape, Dtype dtype) {
+const ChunkVariant* find_chunk_variant(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
+    // Elements of fp8 pages are bf16 numbers, but not always f16 numbers.
+    if (kv_dtype == KvDtype::fp8_e4m3 && dtype != Dtype::bf16) return nullptr;
     for (const ChunkVariant& variant : kChunkVariants) {
         if (variant.dtype == dtype && variant.head_dim == shape.heads.head_dim) return &variant;
     }
@@ -99,9 +136,9 @@ void check_numbers(const Decode& work) {
 
 void check_memory(const Decode& work) {
     const HeadShape& heads = work.shape.heads;
-    const DevicePageLayout layout{heads.head_dim * static_cast<int>(byte_size(work.dtype))};
+    const DevicePageLayout layout = DevicePageLayout::of(heads.head_dim, work.dtype, work.kv_dtype);
     require(work.slab.page_bytes >= layout.page_bytes() && work.slab.page_bytes % 128 == 0,
-            "page_bytes must hold the K and the V block, and be a multiple of 128");
+            "page_bytes must hold a page, and be a multiple of 128");
     require(work.entries.size == 0 || work.slab.base != nullptr, "the slab is null");
     require(reinterpret_cast<std::uintptr_t>(work.slab.base) % 128 == 0, "the slab must be aligned to 128 bytes");
     require(work.lists.size == work.items.size * heads.kv_heads, "there must be kv_heads lists for each item");
@@ -139,11 +176,19 @@ void check_schedule(const Decode& work) {
             "the workspace is smaller than decode_workspace_floats");
 }
 
-void check_chunk_schedule(const Decode& work) {
-    const int block_count = prefill_block_count(work.shape, work.chunk_count);
-    require(work.chunk_blocks.size == static_cast<std::size_t>(block_count), "the schedule has other chunks");
+void check_chunk_memory(const Decode& work) {
     require(work.workspace.size >= decode_workspace_floats(work.shape, static_cast<int>(work.blocks.size)),
             "the workspace is smaller than decode_workspace_floats");
+    if (work.kv_dtype == KvDtype::fp8_e4m3) {
+        require(work.list_pages_max >= 1, "list_pages_max must be positive");
+        require(work.scratch.size >= decode_scratch_bytes(work.shape, work.list_pages_max, 1),
+                "the scratch is smaller than decode_scratch_bytes of one stream");
+        require(reinterpret_cast<std::uintptr_t>(work.scratch.data) % 128 == 0,
+                "the scratch must be aligned to 128 bytes");
+        return;
+    }
+    const int block_count = prefill_block_count(work.shape, work.chunk_count);
+    require(work.chunk_blocks.size == static_cast<std::size_t>(block_count), "the schedule has other chunks");
 }
 
 template <class T>
@@ -176,6 +221,7 @@ void launch_general(const Decode& work, std::size_t first_item, std::size_t item
                     Stream stream) {
     GeneralDecode general{.shape = work.shape,
                           .is_f16 = work.dtype == Dtype::f16,
+                          .kv_dtype = work.kv_dtype,
                           .arguments = arguments_of(work),
                           .items = work.items.data + first_item,
                           .lists = work.lists.data + first_item * work.shape.heads.kv_heads,
@@ -197,11 +243,22 @@ void launch_chunks(const Decode& work, const ChunkVariant* variant, Stream strea
         launch_general(work, decode_count(work), work.chunk_count, work.shape.chunk_query_count_max, stream);
         return;
     }
-    PrefillWork chunks{.arguments = arguments_of(work),
-                       .blocks = work.chunk_blocks.data,
-                       .block_count = static_cast<int>(work.chunk_blocks.size)};
-    chunks.arguments.slots += decode_slots_floats(work.shape, static_cast<int>(work.blocks.size));
-    variant->launch(chunks, stream);
+    DecodeArguments arguments = arguments_of(work);
+    arguments.slots += decode_slots_floats(work.shape, static_cast<int>(work.blocks.size));
+    if (work.kv_dtype == KvDtype::as_model) {
+        variant->launch({arguments, work.chunk_blocks.data, static_cast<int>(work.chunk_blocks.size)}, stream);
+        return;
+    }
+    launch_fp8_chunks({.shape = work.shape,
+                       .arguments = arguments,
+                       .items = work.items.data + decode_count(work),
+                       .lists = work.lists.data + decode_count(work) * work.shape.heads.kv_heads,
+                       .item_count = work.chunk_count,
+                       .list_pages_max = work.list_pages_max,
+                       .scratch = work.scratch.data,
+                       .scratch_bytes = work.scratch.size,
+                       .launch_prefill = variant->launch},
+                      stream);
 }
 
 }  // namespace
@@ -220,18 +277,22 @@ const char* name_of(DecodePath path) {
     return "unknown";
 }
 
-DecodePath path_of(const DecodeShape& shape, Dtype dtype) {
-    if (find_variant(shape, dtype) == nullptr) return DecodePath::general;
+DecodePath path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
+    if (find_variant(shape, dtype, kv_dtype) == nullptr) return DecodePath::general;
     return shape.units_per_stream() == 1 ? DecodePath::one_pass : DecodePath::several_passes;
 }
 
-DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype) {
-    return find_chunk_variant(shape, dtype) == nullptr ? DecodePath::general : DecodePath::chunks;
+DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
+    return find_chunk_variant(shape, dtype, kv_dtype) == nullptr ? DecodePath::general : DecodePath::chunks;
 }
 
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {
     const std::size_t chunk_slots = shape.chunk_query_count_max > 0 ? kPrefillCutBlocks : 0;
     return decode_slots_floats(shape, block_count) + chunk_slots * prefill_slot_floats(shape.heads.head_dim);
+}
+
+std::size_t decode_scratch_bytes(const DecodeShape& shape, int list_pages_max, int stream_count) {
+    return fp8_scratch_bytes(shape, list_pages_max, stream_count);
 }
 
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
@@ -241,14 +302,16 @@ void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
 DecodePath decode(const Decode& work, Stream stream) {
     check_numbers(work);
     check_memory(work);
-    const Variant* const variant = work.only_general ? nullptr : find_variant(work.shape, work.dtype);
-    const ChunkVariant* const chunk_variant = work.only_general ? nullptr : find_chunk_variant(work.shape, work.dtype);
+    const Variant* const variant = work.only_general ? nullptr : find_variant(work.shape, work.dtype, work.kv_dtype);
+    const ChunkVariant* const chunk_variant =
+        work.only_general ? nullptr : find_chunk_variant(work.shape, work.dtype, work.kv_dtype);
     const bool has_decodes = decode_count(work) > 0, has_chunks = work.chunk_count > 0;
     if (has_decodes && variant != nullptr) check_schedule(work);
-    if (has_chunks && chunk_variant != nullptr) check_chunk_schedule(work);
+    if (has_chunks && chunk_variant != nullptr) check_chunk_memory(work);
     if (work.row_count > 0 && has_decodes) launch_decodes(work, variant, stream);
     if (work.row_count > 0 && has_chunks) launch_chunks(work, chunk_variant, stream);
-    if (has_decodes || !has_chunks) return variant == nullptr ? DecodePath::general : path_of(work.shape, work.dtype);
+    if (has_decodes || !has_chunks)
+        return variant == nullptr ? DecodePath::general : path_of(work.shape, work.dtype, work.kv_dtype);
     return chunk_variant == nullptr ? DecodePath::general : DecodePath::chunks;
 }
 

@@ -2,9 +2,9 @@
 
 namespace kvgrid::kernels {
 
-template void launch_decode<256, Bf16, 8>(const DecodeArguments& arguments, Stream stream);
-template void launch_decode<256, Bf16, 16>(const DecodeArguments& arguments, Stream stream);
-template void launch_decode<256, F16, 8>(const DecodeArguments& arguments, Stream stream);
-template void launch_decode<256, F16, 16>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<256, Bf16, 8, PlainKv<Bf16>>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<256, Bf16, 16, PlainKv<Bf16>>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<256, F16, 8, PlainKv<F16>>(const DecodeArguments& arguments, Stream stream);
+template void launch_decode<256, F16, 16, PlainKv<F16>>(const DecodeArguments& arguments, Stream stream);
 
 }  // namespace kvgrid::kernels

@@ -35,6 +35,20 @@ __device__ Chunk load_chunk(const void* from) {
     return chunk;
 }
 
+__device__ Chunk load_e4m3_chunk(const void* from) {
+    const uint2 words = *static_cast<const uint2*>(from);
+    std::uint32_t pairs[4];
+    widen_e4m3(words.x, pairs[0], pairs[1]);
+    widen_e4m3(words.y, pairs[2], pairs[3]);
+    Chunk chunk;
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+        chunk.dims[2 * pair] = F16::widen(static_cast<std::uint16_t>(pairs[pair]));
+        chunk.dims[2 * pair + 1] = F16::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+    }
+    return chunk;
+}
+
 // What one warp, or one block, has seen of a row.
 struct RowSums {
     Chunk outcome{};
@@ -62,39 +76,53 @@ __device__ float sum_of_lanes(float value) {
     return value;
 }
 
-template <class Element>
+template <class Element, bool kIsFp8>
 class RowReader {
   public:
     __device__ RowReader(const GeneralDecode& work, std::size_t output_row)
         : arguments_(work.arguments),
-          layout_{work.shape.heads.head_dim * 2},
-          is_mine_(static_cast<int>(threadIdx.x % 32) * kChunkDims < work.shape.heads.head_dim),
-          byte_(static_cast<int>(threadIdx.x % 32) * DevicePageLayout::kChunkBytes) {
-        const std::size_t row_bytes = layout_.row_bytes;
+          layout_(DevicePageLayout::of(work.shape.heads.head_dim, Dtype::bf16, work.kv_dtype)),
+          is_mine_(first_dim() < work.shape.heads.head_dim) {
         if (is_mine_) {
-            query_ = load_chunk<Element>(static_cast<const std::byte*>(arguments_.q) + output_row * row_bytes + byte_);
+            const std::size_t at = output_row * work.shape.heads.head_dim + first_dim();
+            query_ = load_chunk<Element>(static_cast<const std::uint16_t*>(arguments_.q) + at);
         }
     }
 
-    __device__ float logit2(const std::byte* page, int slot) const {
+    __device__ PageScales scales(const std::byte* page) const {
+        if constexpr (!kIsFp8) return {1, 1};
+        const float2 both = *reinterpret_cast<const float2*>(page + layout_.trailer_offset());
+        return {both.x, both.y};
+    }
+    __device__ float logit2(const std::byte* page, int slot, float k_scale) const {
         float product = 0;
         if (is_mine_) {
-            const Chunk key = load_chunk<Element>(page + layout_.k_offset(slot, byte_));
+            const Chunk key = load(page + layout_.k_offset(slot, first_byte()));
             for (int dim = 0; dim < kChunkDims; ++dim) product += query_.dims[dim] * key.dims[dim];
         }
-        product = sum_of_lanes(product);
+        product = sum_of_lanes(product) * k_scale;
         if (arguments_.cap_inner > 0) product = arguments_.cap_outer * tanhf(product * arguments_.cap_inner);
         return product * arguments_.scale_log2;
     }
-    __device__ Chunk value(const std::byte* page, int slot) const {
-        return is_mine_ ? load_chunk<Element>(page + layout_.v_offset(slot, byte_)) : Chunk{};
+    __device__ Chunk value(const std::byte* page, int slot, float v_scale) const {
+        if (!is_mine_) return {};
+        Chunk chunk = load(page + layout_.v_offset(slot, first_byte()));
+        for (float& dim : chunk.dims) dim *= v_scale;
+        return chunk;
     }
 
   private:
+    // This lane's chunk of a row.
+    static __device__ int first_dim() { return static_cast<int>(threadIdx.x % 32) * kChunkDims; }
+    static __device__ int first_byte() { return first_dim() * (kIsFp8 ? 1 : 2); }
+    static __device__ Chunk load(const std::byte* from) {
+        if constexpr (kIsFp8) return load_e4m3_chunk(from);
+        return load_chunk<Element>(from);
+    }
+
     const DecodeArguments& arguments_;
     DevicePageLayout layout_;
     bool is_mine_;
-    int byte_;  // of the row: where this lane's chunk begins
     Chunk query_{};
 };
 
@@ -131,7 +159,7 @@ __device__ void write_row(const GeneralDecode& work, const RowShared& shared, st
     }
 }
 
-template <class Element>
+template <class Element, bool kIsFp8>
 __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant__ GeneralDecode work) {
     __shared__ RowShared shared;
     const HeadShape& heads = work.shape.heads;
@@ -151,16 +179,18 @@ __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant
     const std::int64_t end = work.shape.strictly_earlier ? query : query + 1;
     set_visible_pages(view, work.arguments.entries + view.list, list.count, end);
 
-    const RowReader<Element> reader(work, output_row);
+    const RowReader<Element, kIsFp8> reader(work, output_row);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     RowSums sums;
     for (int position = 0; position < view.page_count; ++position) {
         const PageEntry entry = work.arguments.entries[view.page_at(position, 0)];
         const std::byte* const page = work.arguments.slab + entry.page * work.arguments.page_bytes;
+        const PageScales scales = reader.scales(page);
         for (int slot = warp; slot < static_cast<int>(entry.token_count); slot += kWarps) {
             const std::int64_t key = entry.first_token + slot;
             const bool in_window = item.window == 0 || key > query - item.window || key < item.sinks;
-            if (key < end && in_window) sums.add(reader.logit2(page, slot), reader.value(page, slot));
+            if (key >= end || !in_window) continue;
+            sums.add(reader.logit2(page, slot, scales.k), reader.value(page, slot, scales.v));
         }
     }
     for (int dim = 0; dim < kChunkDims; ++dim) shared.outcome[warp][lane * kChunkDims + dim] = sums.outcome.dims[dim];
@@ -175,12 +205,11 @@ __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant
 }  // namespace
 
 void launch_decode_general(const GeneralDecode& work, Stream stream) {
+    const bool is_fp8 = work.kv_dtype == KvDtype::fp8_e4m3;
+    const auto kernel = work.is_f16 ? (is_fp8 ? decode_rows<F16, true> : decode_rows<F16, false>)
+                                    : (is_fp8 ? decode_rows<Bf16, true> : decode_rows<Bf16, false>);
     const dim3 grid(work.shape.query_count_max * work.shape.heads.query_heads, work.item_count);
-    if (work.is_f16) {
-        decode_rows<F16><<<grid, 32 * kWarps, 0, stream>>>(work);
-    } else {
-        decode_rows<Bf16><<<grid, 32 * kWarps, 0, stream>>>(work);
-    }
+    kernel<<<grid, 32 * kWarps, 0, stream>>>(work);
     check_launch("decode_rows");
 }
 

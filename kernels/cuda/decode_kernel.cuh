@@ -146,6 +146,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     const bool begins_inside = block.page > 0;
     Segments segments(block, arguments.units);
     if (segments.at_end()) return;
+    auto asked = UnitQueries<Variant>::ask(arguments, segments.unit());
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
 
@@ -157,13 +158,14 @@ __global__ __launch_bounds__(Variant::kThreads,
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
         if (unit.row_count == 0) continue;
+        if (!is_first) asked = UnitQueries<Variant>::ask(arguments, unit);
         UnitSums<Variant> sums;
-        sums.begin(arguments, unit, memory + Variant::kRingBytes + Variant::kOutcomeBytes);
+        sums.begin(arguments, unit, asked, memory + Variant::kRingBytes + Variant::kOutcomeBytes);
         const int slice_count = (segments.end_page() - segments.first_page()) * Variant::kSlicesPerPage;
         for (; slice < slice_count; slice += Variant::kWarps) {
             ring.wait(stage, parity);
             const SliceMask mask = mask_of(unit, ring.tokens(stage), arguments.group, arguments.strictly_earlier);
-            sums.add_slice(arguments, unit, mask, ring.k_slice(stage), ring.v_slice(stage));
+            if (mask.held > 0) sums.add_slice(arguments, unit, mask, ring.slice(stage));
             __syncwarp();
             ring.fill(stage);
             if (++stage == Variant::kStages) {
@@ -207,9 +209,9 @@ __global__ __launch_bounds__(Variant::kThreads,
     });
 }
 
-template <int kHeadDim, class Element, int kUnitRows>
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
 void launch_decode(const DecodeArguments& arguments, Stream stream) {
-    using Variant = DecodeVariant<kHeadDim, Element, kUnitRows>;
+    using Variant = DecodeVariant<kHeadDim, Element, kUnitRows, Kv>;
     const auto kernel = decode_block<Variant>;
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Variant::kSharedBytes),
                "cudaFuncSetAttribute of decode_block");

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/decode_schedule.h"
+#include "kernels/kv_dtype.h"
 #include "kernels/page_entry.h"
 
 namespace kvgrid::kernels {
@@ -41,19 +42,23 @@ constexpr int decode_slot_floats(int unit_rows, int head_dim) {
     return unit_rows * (head_dim + 2 * head_dim / kDecodeSumsDims);
 }
 
-// Elements as the tensor cores see them: ptx.cuh.
+// Elements as the tensor cores see them: ptx.cuh. How K and V are stored: decode_kv.cuh.
 struct Bf16;
 struct F16;
+template <class Element>
+struct PlainKv;
+struct Fp8Kv;
 
-// kUnitRows: 8, 16 or 32, as DecodeShape::unit_rows(). Instantiated in decode_64.cu and its sisters, one file per head size, since each takes
-// seconds to compile; decode.cpp lists what exists.
-template <int kHeadDim, class Element, int kUnitRows>
+// kUnitRows: 8, 16 or 32, as DecodeShape::unit_rows(). Kv: PlainKv<Element> or Fp8Kv. Instantiated in decode_64.cu and its sisters, one file
+// per head size and storage, since each takes seconds to compile; decode.cpp lists what exists.
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
 void launch_decode(const DecodeArguments& arguments, Stream stream);
 
 // Any head size, any number of new tokens; a row at a time, without tensor cores or a schedule.
 struct GeneralDecode {
     DecodeShape shape;
     bool is_f16;
+    KvDtype kv_dtype;
     DecodeArguments arguments;  // units, blocks and slots are not read
     const DecodeItem* items;
     const PageList* lists;

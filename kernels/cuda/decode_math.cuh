@@ -2,9 +2,9 @@
 
 #include <math_constants.h>
 
+#include "kernels/cuda/decode_queries.cuh"
 #include "kernels/cuda/decode_ring.cuh"
 #include "kernels/cuda/decode_slots.cuh"
-#include "kernels/cuda/decode_unit.cuh"
 
 namespace kvgrid::kernels {
 
@@ -16,20 +16,20 @@ namespace kvgrid::kernels {
 //   outcome   O^T [16 dims x 8 rows] += V^T [16 dims x 16 tokens] * P^T    V by transposing loads
 //
 // Weights are 2^(logit2 - origin), where logit2 is the logit times log2(e). The origin follows the maximum only when it is left behind by
-// more than kLag powers of two: rescaling is rare, and the result is the same.
+// more than kLag powers of two: rescaling is rare, and the result is the same. Where pages have scales, that of K multiplies the scores,
+// and outcomes are counted in that of V of the slice seen last.
 template <class Variant>
 class UnitSums {
-    using Element = typename Variant::Element;
+    using Math = typename Variant::Math;
+    using Tiles = Fragments<Variant>;
     static constexpr float kLag = 8;
 
   public:
-    // `memory`: kQueryBytes of shared memory, unless kKeepsQueries; all threads of the block call this.
-    __device__ __forceinline__ void begin(const DecodeArguments& arguments, const DecodeUnit& unit, std::byte* memory) {
-        if constexpr (Variant::kKeepsQueries) {
-            keep_queries(arguments, unit);
-        } else {
-            share_queries(arguments, unit, memory);
-        }
+    // `memory`: kQueryBytes of shared memory; all threads of the block call this.
+    __device__ __forceinline__ void begin(const DecodeArguments& arguments, const DecodeUnit& unit,
+                                          const typename UnitQueries<Variant>::Asked& asked, std::byte* memory) {
+        queries_.begin(arguments, unit, asked, memory);
+        value_unit_ = 1;
 #pragma unroll
         for (int index = 0; index < Variant::kLaneRows; ++index) {
             origin_[index] = kNoMaximum;
@@ -46,19 +46,22 @@ class UnitSums {
     }
 
     __device__ __forceinline__ void add_slice(const DecodeArguments& arguments, const DecodeUnit& unit,
-                                              const SliceMask& mask, std::uint32_t k_slice, std::uint32_t v_slice) {
+                                              const SliceMask& mask, const Slice& slice) {
         float scores[Variant::kTiles][Variant::kRowTiles][4];
-        multiply_keys(k_slice, scores);
-        if (arguments.cap_inner > 0) cap(arguments, scores);
+        multiply_keys(slice.k, scores);
+        float to_log2[Variant::kLaneRows];
+        find_factors(arguments, slice.scales.k, to_log2);
+        if (arguments.cap_inner > 0) cap(arguments, scores, to_log2);
         const bool sees_all = mask.sees_all(Variant::kSliceTokens);
         if (!sees_all) hide(arguments, unit, mask, scores);
-        follow_maximum(arguments.scale_log2, scores);
+        follow_maximum(to_log2, scores);
         std::uint32_t weights[Variant::kTiles][Variant::kRowTiles][2];
-        weigh(arguments.scale_log2, scores, weights);
+        weigh(to_log2, scores, weights);
+        if constexpr (Variant::Kv::kHasScales) count_values_in(slice.scales.v);
         if (sees_all) {
-            add_values(v_slice, weights);
+            add_values(slice.v, weights);
         } else {
-            add_seen_values(arguments, unit, mask, v_slice, weights);
+            add_seen_values(arguments, unit, mask, slice.v, weights);
         }
     }
 
@@ -76,13 +79,14 @@ class UnitSums {
 #pragma unroll
         for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
             const int row = tile * 8 + 2 * (lane % 4);
-            float* const to = rows + row * Variant::kOutcomeStride + lane / 4;
+            float* const first = rows + row * Variant::kOutcomeStride + Tiles::first_dim(lane);
+            float* const second = rows + row * Variant::kOutcomeStride + Tiles::second_dim(lane);
 #pragma unroll
             for (int dims = 0; dims < Variant::kDimTiles; ++dims) {
-                to[dims * 16] = outcome_[dims][tile][0];
-                to[dims * 16 + Variant::kOutcomeStride] = outcome_[dims][tile][1];
-                to[dims * 16 + 8] = outcome_[dims][tile][2];
-                to[dims * 16 + 8 + Variant::kOutcomeStride] = outcome_[dims][tile][3];
+                first[dims * 16] = outcome_[dims][tile][0] * value_unit_;
+                first[dims * 16 + Variant::kOutcomeStride] = outcome_[dims][tile][1] * value_unit_;
+                second[dims * 16] = outcome_[dims][tile][2] * value_unit_;
+                second[dims * 16 + Variant::kOutcomeStride] = outcome_[dims][tile][3] * value_unit_;
             }
             if (lane < 4) {
 #pragma unroll
@@ -95,62 +99,8 @@ class UnitSums {
     }
 
   private:
-    static __device__ __forceinline__ const std::byte* query_of_row(const DecodeArguments& arguments,
-                                                                    const DecodeUnit& unit, int row) {
-        return static_cast<const std::byte*>(arguments.q) + row_of_unit(arguments, unit, row) * (2 * Variant::kHeadDim);
-    }
-
-    __device__ __forceinline__ void keep_queries(const DecodeArguments& arguments, const DecodeUnit& unit) {
-        const int lane = threadIdx.x % 32, row = lane / 4;
-        const bool is_there = row < unit.row_count;
-        const auto* const from = reinterpret_cast<const std::uint32_t*>(query_of_row(arguments, unit, row)) + lane % 4;
-#pragma unroll
-        for (int step = 0; step < Variant::kDimTiles; ++step) {
-            q_[step][0] = is_there ? from[step * 8] : 0;
-            q_[step][1] = is_there ? from[step * 8 + 4] : 0;
-        }
-    }
-
-    __device__ __forceinline__ void share_queries(const DecodeArguments& arguments, const DecodeUnit& unit,
-                                                  std::byte* memory) {
-        constexpr int kChunksPerRow = Variant::kHeadDim / 8;
-        q_memory_ = shared_address(memory);
-        for (int chunk = threadIdx.x; chunk < Variant::kUnitRows * kChunksPerRow; chunk += Variant::kThreads) {
-            const int row = chunk / kChunksPerRow, byte = chunk % kChunksPerRow * 16;
-            uint4 words = {0, 0, 0, 0};
-            if (row < unit.row_count) {
-                words = *reinterpret_cast<const uint4*>(query_of_row(arguments, unit, row) + byte);
-            }
-            *reinterpret_cast<uint4*>(memory + row * Variant::kQueryStride + byte) = words;
-        }
-        __syncthreads();
-    }
-
-    // Two steps of 16 dims of 8 rows: [step][half] in `queries`.
-    __device__ __forceinline__ void load_queries(std::uint32_t (&queries)[4], int step, int tile) const {
-        if constexpr (Variant::kKeepsQueries) {
-            queries[0] = q_[step][0];
-            queries[1] = q_[step][1];
-            queries[2] = q_[step + 1][0];
-            queries[3] = q_[step + 1][1];
-        } else {
-            const int lane = threadIdx.x % 32;
-            const int row = tile * 8 + lane % 8;
-            load_matrices(queries, q_memory_ + row * Variant::kQueryStride + (2 * step + lane / 8) * 16);
-        }
-    }
-
-    // The address of a 16-byte chunk of a token's row in a slice. `chunk` is even and known to the compiler, `odd` is 0 or 1.
-    static __device__ __forceinline__ std::uint32_t chunk_address(std::uint32_t slice, int token, int chunk, int odd) {
-        const int panel = chunk / 8;
-        const int width = Variant::panel_width(panel);
-        const int swizzled = (chunk % 8 + odd) ^ DevicePageLayout::swizzle(token, width);
-        return slice + Variant::panel_in_slice(panel) + token * width + swizzled * DevicePageLayout::kChunkBytes;
-    }
-
     __device__ __forceinline__ void multiply_keys(std::uint32_t k_slice,
                                                   float (&scores)[Variant::kTiles][Variant::kRowTiles][4]) const {
-        const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int tokens = 0; tokens < Variant::kTiles; ++tokens) {
 #pragma unroll
@@ -163,32 +113,49 @@ class UnitSums {
         for (int step = 0; step < Variant::kDimTiles; step += 2) {
             std::uint32_t queries[Variant::kRowTiles][4];
 #pragma unroll
-            for (int tile = 0; tile < Variant::kRowTiles; ++tile) load_queries(queries[tile], step, tile);
+            for (int tile = 0; tile < Variant::kRowTiles; ++tile) queries_.load(queries[tile], step, tile);
 #pragma unroll
             for (int tokens = 0; tokens < Variant::kTiles; ++tokens) {
+                std::uint32_t keys[2][4];
+                Tiles::load_keys(keys, k_slice, tokens, step);
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    std::uint32_t keys[4];
-                    load_matrices(keys, chunk_address(k_slice, tokens * 16 + lane % 16, 2 * (step + half), lane / 16));
 #pragma unroll
                     for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
                         const std::uint32_t query[2] = {queries[tile][2 * half], queries[tile][2 * half + 1]};
-                        Element::multiply(scores[tokens][tile], keys, query);
+                        Math::multiply(scores[tokens][tile], keys[half], query);
                     }
                 }
             }
         }
     }
 
+    // What makes logits in powers of two of the scores of each row.
+    __device__ __forceinline__ void find_factors(const DecodeArguments& arguments, float k_scale,
+                                                 float (&to_log2)[Variant::kLaneRows]) const {
+#pragma unroll
+        for (int index = 0; index < Variant::kLaneRows; ++index) {
+            to_log2[index] = arguments.scale_log2;
+            if constexpr (Variant::Kv::kHasScales) to_log2[index] *= queries_.unit_of_row(index) * k_scale;
+        }
+    }
+
+    // Capped scores are q k itself: what they were multiplied by is no longer in the factors.
     static __device__ __forceinline__ void cap(const DecodeArguments& arguments,
-                                               float (&scores)[Variant::kTiles][Variant::kRowTiles][4]) {
+                                               float (&scores)[Variant::kTiles][Variant::kRowTiles][4],
+                                               float (&to_log2)[Variant::kLaneRows]) {
 #pragma unroll
-        for (auto& of_tokens : scores) {
+        for (int index = 0; index < Variant::kLaneRows; ++index) {
+            const float unit = Variant::Kv::kHasScales ? to_log2[index] / arguments.scale_log2 : 1;
 #pragma unroll
-            for (auto& of_rows : of_tokens) {
+            for (auto& of_tokens : scores) {
 #pragma unroll
-                for (float& score : of_rows) score = capped(score, arguments);
+                for (int half = 0; half < 2; ++half) {
+                    float& score = of_tokens[index / 2][index % 2 + 2 * half];
+                    score = capped(score * unit, arguments);
+                }
             }
+            to_log2[index] = arguments.scale_log2;
         }
     }
 
@@ -216,7 +183,7 @@ class UnitSums {
         }
     }
 
-    __device__ __forceinline__ void follow_maximum(float scale_log2,
+    __device__ __forceinline__ void follow_maximum(const float (&to_log2)[Variant::kLaneRows],
                                                    const float (&scores)[Variant::kTiles][Variant::kRowTiles][4]) {
         float highest[Variant::kLaneRows];
         bool is_behind = false;
@@ -228,7 +195,7 @@ class UnitSums {
                 const float(&of_rows)[4] = scores[tokens][index / 2];
                 highest[index] = fmaxf(highest[index], fmaxf(of_rows[index % 2], of_rows[index % 2 + 2]));
             }
-            highest[index] = highest[index] * scale_log2 - Element::kOriginBelowMaximum;
+            highest[index] = highest[index] * to_log2[index] - Math::kOriginBelowMaximum;
             is_behind |= highest[index] > origin_[index] + kLag;
         }
         if (__any_sync(~0u, is_behind)) move_origin(highest);
@@ -252,7 +219,7 @@ class UnitSums {
         }
     }
 
-    __device__ __forceinline__ void weigh(float scale_log2,
+    __device__ __forceinline__ void weigh(const float (&to_log2)[Variant::kLaneRows],
                                           const float (&scores)[Variant::kTiles][Variant::kRowTiles][4],
                                           std::uint32_t (&weights)[Variant::kTiles][Variant::kRowTiles][2]) {
 #pragma unroll
@@ -261,23 +228,31 @@ class UnitSums {
             for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {  // 8 tokens each
-                    const float first = exp2_fast(fmaf(scores[tokens][tile][2 * half], scale_log2, -origin_[2 * tile]));
+                    const float(&of_rows)[4] = scores[tokens][tile];
+                    const float first = exp2_fast(fmaf(of_rows[2 * half], to_log2[2 * tile], -origin_[2 * tile]));
                     const float second =
-                        exp2_fast(fmaf(scores[tokens][tile][2 * half + 1], scale_log2, -origin_[2 * tile + 1]));
+                        exp2_fast(fmaf(of_rows[2 * half + 1], to_log2[2 * tile + 1], -origin_[2 * tile + 1]));
                     sum_[2 * tile] += first;
                     sum_[2 * tile + 1] += second;
-                    weights[tokens][tile][half] = transpose_matrix(Element::pack(first, second));
+                    weights[tokens][tile][half] = transpose_matrix(Math::pack(first, second));
                 }
             }
         }
     }
 
-    // 16 dims of 16 tokens of V, as the left factor.
-    static __device__ __forceinline__ void load_values(std::uint32_t (&values)[4], std::uint32_t v_slice, int tokens,
-                                                       int dims) {
-        const int lane = threadIdx.x % 32;
-        const int token = tokens * 16 + lane % 8 + lane / 16 * 8;
-        load_matrices_transposed(values, chunk_address(v_slice, token, 2 * dims, lane / 8 % 2));
+    // Scales are powers of two, and their range is bounded: exact.
+    __device__ __forceinline__ void count_values_in(float unit) {
+        if (unit == value_unit_) return;
+        const float factor = quotient_of_powers(value_unit_, unit);
+        value_unit_ = unit;
+#pragma unroll
+        for (auto& of_dims : outcome_) {
+#pragma unroll
+            for (auto& of_rows : of_dims) {
+#pragma unroll
+                for (float& element : of_rows) element *= factor;
+            }
+        }
     }
 
     __device__ __forceinline__ void add_values(std::uint32_t v_slice,
@@ -285,12 +260,15 @@ class UnitSums {
 #pragma unroll
         for (int tokens = 0; tokens < Variant::kTiles; ++tokens) {
 #pragma unroll
-            for (int dims = 0; dims < Variant::kDimTiles; ++dims) {
-                std::uint32_t values[4];
-                load_values(values, v_slice, tokens, dims);
+            for (int dims = 0; dims < Variant::kDimTiles; dims += 2) {
+                std::uint32_t values[2][4];
+                Tiles::load_values(values, v_slice, tokens, dims);
 #pragma unroll
-                for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
-                    Element::multiply(outcome_[dims][tile], values, weights[tokens][tile]);
+                for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                    for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
+                        Math::multiply(outcome_[dims + half][tile], values[half], weights[tokens][tile]);
+                    }
                 }
             }
         }
@@ -316,21 +294,22 @@ class UnitSums {
                                  (mask.sees(slot + 8 * half + 1, query) ? 0xffff0000u : 0u);
                 }
 #pragma unroll
-                for (int dims = 0; dims < Variant::kDimTiles; ++dims) {
-                    std::uint32_t values[4];
-                    load_values(values, v_slice, tokens, dims);
-                    values[0] &= keep[0];
-                    values[1] &= keep[0];
-                    values[2] &= keep[1];
-                    values[3] &= keep[1];
+                for (int dims = 0; dims < Variant::kDimTiles; dims += 2) {
+                    std::uint32_t values[2][4];
+                    Tiles::load_values(values, v_slice, tokens, dims);
 #pragma unroll
-                    for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
-                        float(&to)[4] = outcome_[dims][tile];
-                        float added[4] = {to[0], to[1], to[2], to[3]};
-                        Element::multiply(added, values, weights[tokens][tile]);
+                    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-                        for (int element = 0; element < 4; ++element) {
-                            if (queries[2 * tile + element % 2] == query) to[element] = added[element];
+                        for (int pair = 0; pair < 4; ++pair) values[half][pair] &= keep[pair / 2];
+#pragma unroll
+                        for (int tile = 0; tile < Variant::kRowTiles; ++tile) {
+                            float(&to)[4] = outcome_[dims + half][tile];
+                            float added[4] = {to[0], to[1], to[2], to[3]};
+                            Math::multiply(added, values[half], weights[tokens][tile]);
+#pragma unroll
+                            for (int element = 0; element < 4; ++element) {
+                                if (queries[2 * tile + element % 2] == query) to[element] = added[element];
+                            }
                         }
                     }
                 }
@@ -338,11 +317,11 @@ class UnitSums {
         }
     }
 
-    std::uint32_t q_[Variant::kKeepsQueries ? Variant::kDimTiles : 1][2];
-    std::uint32_t q_memory_ = 0;
+    UnitQueries<Variant> queries_;
     float outcome_[Variant::kDimTiles][Variant::kRowTiles][4];
     float origin_[Variant::kLaneRows];
     float sum_[Variant::kLaneRows];
+    float value_unit_ = 1;  // of outcomes
 };
 
 }  // namespace kvgrid::kernels

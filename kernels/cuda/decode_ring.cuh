@@ -44,6 +44,12 @@ class Segments {
     int end_index_, end_page_;
 };
 
+// A slice in shared memory.
+struct Slice {
+    std::uint32_t k, v;
+    PageScales scales;
+};
+
 // One warp's copies: a ring of stages, filled by its first lane far ahead of the arithmetic, over all units of the block. The warps of a
 // block take the slices in turn, counted through all units, so that each has as many as the others.
 template <class Variant>
@@ -83,11 +89,25 @@ class SliceRing {
     __device__ __forceinline__ void wait(int stage, std::uint32_t parity) const {
         barrier_wait(shared_address(&shared_.full[stage]), parity);
     }
-    __device__ __forceinline__ std::uint32_t k_slice(int stage) const { return memory_ + stage * Variant::kStageBytes; }
-    __device__ __forceinline__ std::uint32_t v_slice(int stage) const { return k_slice(stage) + Variant::kSliceBytes; }
+    // Only where tokens are held.
+    __device__ __forceinline__ Slice slice(int stage) const {
+        const std::uint32_t k = stage_at(stage);
+        Slice slice = {k, k + Variant::kSliceBytes, {1, 1}};
+        if constexpr (Variant::Kv::kHasScales) slice.scales = load_scales(k + Variant::kTrailerInStage);
+        return slice;
+    }
     __device__ __forceinline__ SliceTokens tokens(int stage) const { return shared_.tokens[stage]; }
 
   private:
+    __device__ __forceinline__ std::uint32_t stage_at(int stage) const {
+        return memory_ + stage * Variant::kStageBytes;
+    }
+    static __device__ __forceinline__ PageScales load_scales(std::uint32_t address) {
+        PageScales scales;
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(scales.k), "=f"(scales.v) : "r"(address) : "memory");
+        return scales;
+    }
+
     // Copies run ahead of the arithmetic: what that will load from memory when it comes to this unit, and what the copies of the next one
     // begin with, is on its way by then.
     __device__ __forceinline__ void open() {
@@ -118,19 +138,32 @@ class SliceRing {
         const int slot = slice_ % Variant::kSlicesPerPage * Variant::kSliceTokens;
         const int count = static_cast<int>(entry_.token_count) - slot;
         shared_.tokens[stage] = {entry_.first_token + slot, count};
-        barrier_arrive_expect(barrier, count > 0 ? Variant::kStageBytes : 0);
+        barrier_arrive_expect(barrier, count > 0 ? Variant::kCopyBytes : 0);
         if (count <= 0) return;
         const std::byte* const page = arguments_.slab + entry_.page * arguments_.page_bytes;
+        if constexpr (Variant::kSlicesPerPage == 1) {
+            bulk_copy({stage_at(stage), page, Variant::kCopyBytes}, barrier, policy_);
+        } else {
+            copy_parts(stage_at(stage), page, slot, barrier);
+        }
+    }
+
+    __device__ __forceinline__ void copy_parts(std::uint32_t stage, const std::byte* page, int slot,
+                                               std::uint32_t barrier) const {
         for (int block = 0; block < 2; ++block) {
 #pragma unroll
             for (int panel = 0; panel < Variant::kPanels; ++panel) {
                 const int width = Variant::panel_width(panel);
                 const std::size_t from =
                     block * Variant::layout().block_bytes() + DevicePageLayout::panel_offset(panel) + slot * width;
-                const std::uint32_t to = k_slice(stage) + block * Variant::kSliceBytes + Variant::panel_in_slice(panel);
+                const std::uint32_t to = stage + block * Variant::kSliceBytes + Variant::panel_in_slice(panel);
                 const std::uint32_t bytes = Variant::kSliceTokens * width;
                 bulk_copy({to, page + from, bytes}, barrier, policy_);
             }
+        }
+        if constexpr (Variant::Kv::kHasScales) {
+            const std::byte* const scales = page + Variant::layout().trailer_offset();
+            bulk_copy({stage + Variant::kTrailerInStage, scales, Variant::kScalesCopyBytes}, barrier, policy_);
         }
     }
 

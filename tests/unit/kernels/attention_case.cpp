@@ -141,6 +141,35 @@ void AttentionCase::set_value(int item, int kv_head, int token, const std::vecto
     }
 }
 
+void AttentionCase::change_blocks(const std::function<void(std::span<float>)>& change) {
+    const PageLayout layout{shape_.head_dim};
+    for (int item = 0; item < static_cast<int>(pages_.size()); ++item) {
+        for (int head = 0; head < shape_.kv_heads; ++head) {
+            for (const PageEntry& entry : pages_[item][head]) {
+                const std::byte* const page = page_of(item, head, static_cast<int>(entry.first_token));
+                std::vector<float> keys, values;
+                for (int token = 0; token < static_cast<int>(entry.token_count); ++token) {
+                    for (int dim = 0; dim < shape_.head_dim; ++dim) {
+                        keys.push_back(load_element(page, layout.k_index(token, dim), shape_.dtype));
+                        values.push_back(load_element(page, layout.v_index(token, dim), shape_.dtype));
+                    }
+                }
+                change(keys);
+                change(values);
+                for (int token = 0; token < static_cast<int>(entry.token_count); ++token) {
+                    const int order = static_cast<int>(entry.first_token) + token;
+                    const auto row = [&](const std::vector<float>& rows) {
+                        const auto first = rows.begin() + token * shape_.head_dim;
+                        return std::vector<float>(first, first + shape_.head_dim);
+                    };
+                    set_key(item, head, order, row(keys));
+                    set_value(item, head, order, row(values));
+                }
+            }
+        }
+    }
+}
+
 void AttentionCase::set_query(int item, int query, int head, const std::vector<float>& values) {
     expected_lse_.clear();
     const std::size_t row = output_row(item, query, head);

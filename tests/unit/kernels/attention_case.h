@@ -44,6 +44,8 @@ class AttentionCase {
     Attention work();
     void set_key(int item, int kv_head, int token, const std::vector<float>& values);
     void set_value(int item, int kv_head, int token, const std::vector<float>& values);
+    // Calls change(values), [token][head_dim], with the K and with the V of each page, and stores what it leaves there.
+    void change_blocks(const std::function<void(std::span<float>)>& change);
     void set_query(int item, int query, int head, const std::vector<float>& values);
 
     // Runs `attend` into poisoned outputs, then compares every row with the reference, and that other rows are untouched. The weights

@@ -1,6 +1,7 @@
 // decode() equals the fp64 reference within the rounding of f32 sums and of the weights (AttentionCase::tolerance), over the same grid as
 // attention_cpu and whatever the number of blocks; rows that see nothing are exactly 0; nothing else is written; slots that hold no token
-// are NaN throughout and never reach a result; the workspace is left empty. The device's schedule is the host's, byte by byte.
+// are NaN throughout and never reach a result; the workspace is left empty. The device's schedule is the host's, byte by byte. All of it
+// holds for pages in the dtype of q and for pages of fp8 elements, where the reference works with the numbers that the pages hold.
 
 #include <gtest/gtest.h>
 
@@ -18,13 +19,21 @@ namespace {
 
 constexpr int kHeadDims[] = {64, 96, 128, 256};
 
+class DecodeOverKv : public DecodeGpu, public testing::WithParamInterface<KvDtype> {
+  protected:
+    DecodeOverKv() { kv_dtype_ = GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Kv, DecodeOverKv, testing::Values(KvDtype::as_model, KvDtype::fp8_e4m3),
+                         [](const auto& kv) { return std::string(name_of(kv.param)); });
+
 std::vector<TestItem> border_items() {
     std::vector<TestItem> items;
     for (int length : {1, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129}) items.push_back({.length = length});
     return items;
 }
 
-TEST_F(DecodeGpu, AgreesForEveryDtypeAndHeadSize) {
+TEST_P(DecodeOverKv, AgreesForEveryDtypeAndHeadSize) {
     for (Dtype dtype : kDtypes) {
         for (int head_dim : kHeadDims) {
             for (int group : {1, 8, 9, 16}) {
@@ -35,7 +44,7 @@ TEST_F(DecodeGpu, AgreesForEveryDtypeAndHeadSize) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForEveryGroup) {
+TEST_P(DecodeOverKv, AgreesForEveryGroup) {
     for (Dtype dtype : kDtypes) {
         for (int group = 1; group <= 16; ++group) {
             compare({.dtype = dtype,
@@ -48,7 +57,7 @@ TEST_F(DecodeGpu, AgreesForEveryGroup) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForLongStreams) {
+TEST_P(DecodeOverKv, AgreesForLongStreams) {
     for (Dtype dtype : kDtypes) {
         for (int head_dim : kHeadDims) {
             compare(
@@ -58,7 +67,7 @@ TEST_F(DecodeGpu, AgreesForLongStreams) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForOneToEightNewTokens) {
+TEST_P(DecodeOverKv, AgreesForOneToEightNewTokens) {
     for (Dtype dtype : kDtypes) {
         for (int query_count = 1; query_count <= 8; ++query_count) {
             for (int group : {1, 2, 5}) {
@@ -77,7 +86,7 @@ TEST_F(DecodeGpu, AgreesForOneToEightNewTokens) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForManyRowsOfAGroup) {
+TEST_P(DecodeOverKv, AgreesForManyRowsOfAGroup) {
     compare({.dtype = Dtype::bf16,
              .head_dim = 128,
              .kv_heads = 1,
@@ -86,7 +95,7 @@ TEST_F(DecodeGpu, AgreesForManyRowsOfAGroup) {
             DecodePath::several_passes);
 }
 
-TEST_F(DecodeGpu, AgreesForThirtyTwoRowsOfAGroup) {
+TEST_P(DecodeOverKv, AgreesForThirtyTwoRowsOfAGroup) {
     for (Dtype dtype : kDtypes) {
         for (int head_dim : kHeadDims) {
             compare({.dtype = dtype,
@@ -99,7 +108,7 @@ TEST_F(DecodeGpu, AgreesForThirtyTwoRowsOfAGroup) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForRaggedBatches) {
+TEST_P(DecodeOverKv, AgreesForRaggedBatches) {
     const std::vector<TestItem> items = {{.length = 3000},
                                          {.length = 0, .query_count = 0},
                                          {.length = 7, .query_count = 4},
@@ -113,7 +122,7 @@ TEST_F(DecodeGpu, AgreesForRaggedBatches) {
     }
 }
 
-TEST_F(DecodeGpu, SeesOnlyThePagesOfItsSequencePart) {
+TEST_P(DecodeOverKv, SeesOnlyThePagesOfItsSequencePart) {
     for (Dtype dtype : kDtypes) {
         for (int part = 0; part < 3; ++part) {
             compare({.dtype = dtype,
@@ -126,7 +135,7 @@ TEST_F(DecodeGpu, SeesOnlyThePagesOfItsSequencePart) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesForWindowsAndSinks) {
+TEST_P(DecodeOverKv, AgreesForWindowsAndSinks) {
     for (int window : {1, 5, 64, 100}) {
         for (int sinks : {0, 1, 4, 70}) {
             compare({.dtype = Dtype::bf16,
@@ -141,7 +150,7 @@ TEST_F(DecodeGpu, AgreesForWindowsAndSinks) {
     }
 }
 
-TEST_F(DecodeGpu, AgreesWithASoftCap) {
+TEST_P(DecodeOverKv, AgreesWithASoftCap) {
     for (Dtype dtype : kDtypes) {
         for (float soft_cap : {1.0f, 30.0f}) {
             compare({.dtype = dtype,
@@ -154,7 +163,7 @@ TEST_F(DecodeGpu, AgreesWithASoftCap) {
     }
 }
 
-TEST_F(DecodeGpu, SeesNothingBeforeTheFirstTokenWhenStrictlyEarlier) {
+TEST_P(DecodeOverKv, SeesNothingBeforeTheFirstTokenWhenStrictlyEarlier) {
     for (Dtype dtype : kDtypes) {
         const TestShape shape{.dtype = dtype,
                               .head_dim = 128,
@@ -170,7 +179,7 @@ TEST_F(DecodeGpu, SeesNothingBeforeTheFirstTokenWhenStrictlyEarlier) {
     }
 }
 
-TEST_F(DecodeGpu, ReturnsTheValueOfADominantKey) {
+TEST_P(DecodeOverKv, ReturnsTheValueOfADominantKey) {
     for (Dtype dtype : kDtypes) {
         AttentionCase batch({.dtype = dtype, .head_dim = 128, .kv_heads = 1, .group = 1, .items = {{.length = 5000}}},
                             seed_);
@@ -185,7 +194,7 @@ TEST_F(DecodeGpu, ReturnsTheValueOfADominantKey) {
 }
 
 // One key weighs as much as all others together, which are equal and small: their weights must not be lost in the dtype.
-TEST_F(DecodeGpu, AddsUpManySmallWeightsBesideALargeOne) {
+TEST_P(DecodeOverKv, AddsUpManySmallWeightsBesideALargeOne) {
     for (Dtype dtype : kDtypes) {
         constexpr int kLength = 16384;
         AttentionCase batch({.dtype = dtype, .head_dim = 64, .kv_heads = 1, .group = 1, .items = {{.length = kLength}}},
@@ -199,7 +208,7 @@ TEST_F(DecodeGpu, AddsUpManySmallWeightsBesideALargeOne) {
     }
 }
 
-TEST_F(DecodeGpu, AveragesTheValuesOfEqualKeys) {
+TEST_P(DecodeOverKv, AveragesTheValuesOfEqualKeys) {
     for (Dtype dtype : kDtypes) {
         AttentionCase batch({.dtype = dtype, .head_dim = 128, .kv_heads = 1, .group = 4, .items = {{.length = 1000}}},
                             seed_);
@@ -209,7 +218,7 @@ TEST_F(DecodeGpu, AveragesTheValuesOfEqualKeys) {
     }
 }
 
-TEST_F(DecodeGpu, StaysFiniteForLargeLogits) {
+TEST_P(DecodeOverKv, StaysFiniteForLargeLogits) {
     for (Dtype dtype : kDtypes) {
         compare({.dtype = dtype,
                  .head_dim = 128,
@@ -219,14 +228,14 @@ TEST_F(DecodeGpu, StaysFiniteForLargeLogits) {
     }
 }
 
-TEST_F(DecodeGpu, ShowsANaNOfAVisibleKey) {
+TEST_P(DecodeOverKv, ShowsANaNOfAVisibleKey) {
     for (Dtype dtype : kDtypes) {
         AttentionCase batch({.dtype = dtype, .head_dim = 128, .kv_heads = 1, .group = 1, .items = {{.length = 900}}},
                             seed_);
         compare(batch, dtype, DecodePath::one_pass);
         batch.set_key(0, 0, 50, std::vector<float>(128, std::numeric_limits<float>::quiet_NaN()));
 
-        DecodeOnGpu::run(batch.work());
+        DecodeOnGpu::run(batch.work(), kv_dtype_);
 
         EXPECT_TRUE(std::isnan(batch.partial()[batch.output_row(0, 0, 0) * 128]));
         EXPECT_TRUE(std::isnan(batch.lse()[batch.output_row(0, 0, 0)]));
@@ -234,7 +243,7 @@ TEST_F(DecodeGpu, ShowsANaNOfAVisibleKey) {
 }
 
 // Token 98 is newer than most queries, token 33 has left the window of the newest ones; all are in pages that other rows see.
-TEST_F(DecodeGpu, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
+TEST_P(DecodeOverKv, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
     for (Dtype dtype : kDtypes) {
         AttentionCase batch(
             {.dtype = dtype, .head_dim = 128, .group = 2, .items = {{.length = 100, .query_count = 8, .window = 64}}},
@@ -244,7 +253,7 @@ TEST_F(DecodeGpu, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
         batch.set_value(0, 0, 98, nan);
         batch.set_value(0, 0, 33, nan);
 
-        DecodeOnGpu::run(batch.work());
+        DecodeOnGpu::run(batch.work(), kv_dtype_);
 
         for (int query = 0; query < 8; ++query) {
             const int order = 92 + query;
@@ -257,7 +266,7 @@ TEST_F(DecodeGpu, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
     }
 }
 
-TEST_F(DecodeGpu, TakesTheGeneralWayWhereThereIsNoKernel) {
+TEST_P(DecodeOverKv, TakesTheGeneralWayWhereThereIsNoKernel) {
     for (Dtype dtype : kDtypes) {
         for (int head_dim : {32, 40, 80, 112, 200}) {
             compare({.dtype = dtype,
@@ -270,7 +279,7 @@ TEST_F(DecodeGpu, TakesTheGeneralWayWhereThereIsNoKernel) {
     }
 }
 
-TEST_F(DecodeGpu, IsTheSameToTheBitWhenRepeated) {
+TEST_P(DecodeOverKv, IsTheSameToTheBitWhenRepeated) {
     AttentionCase batch({.dtype = Dtype::bf16, .head_dim = 128, .items = {{.length = 5000}, {.length = 300}}}, seed_);
     compare(batch, Dtype::bf16, DecodePath::one_pass);
     const std::vector<float> first = batch.partial();

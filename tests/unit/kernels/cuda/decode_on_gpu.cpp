@@ -10,6 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "tests/unit/kernels/cuda/fp8_reference.h"
 
 namespace kvgrid::kernels {
 
@@ -28,6 +29,38 @@ std::vector<std::byte> rearrange_pages(const Attention& work, std::size_t page_c
             for (int dim = 0; dim < head_dim; ++dim) {
                 std::memcpy(target + to.k_offset(token, dim * size), source + from.k_index(token, dim) * size, size);
                 std::memcpy(target + to.v_offset(token, dim * size), source + from.v_index(token, dim) * size, size);
+            }
+        }
+    }
+    return pages;
+}
+
+void quantise_block(const Attention& work, const std::byte* page, const PageEntry& entry, bool is_v,
+                    std::byte* target) {
+    const int head_dim = work.heads.head_dim;
+    const PageLayout from{head_dim};
+    const DevicePageLayout to = DevicePageLayout::of(head_dim, work.dtype, KvDtype::fp8_e4m3);
+    std::vector<float> rows;
+    for (int token = 0; token < static_cast<int>(entry.token_count); ++token) {
+        for (int dim = 0; dim < head_dim; ++dim) {
+            rows.push_back(load_element(page, is_v ? from.v_index(token, dim) : from.k_index(token, dim), work.dtype));
+        }
+    }
+    float scale = 0;
+    const std::span block(target + (is_v ? to.block_bytes() : 0), to.block_bytes());
+    append_reference({head_dim, block, &scale}, 0, rows);
+    std::memcpy(target + to.trailer_offset() + (is_v ? sizeof scale : 0), &scale, sizeof scale);
+}
+
+std::vector<std::byte> quantise_pages(const Attention& work, std::size_t page_count) {
+    const std::size_t page_bytes =
+        DevicePageLayout::of(work.heads.head_dim, work.dtype, KvDtype::fp8_e4m3).page_bytes();
+    std::vector<std::byte> pages(page_count * page_bytes, std::byte{0xff});
+    for (const AttentionItem& item : work.items) {
+        for (const auto& stream : item.streams) {
+            for (const PageEntry& entry : stream) {
+                std::byte* const target = pages.data() + entry.page * page_bytes;
+                for (bool is_v : {false, true}) quantise_block(work, work.slab.page(entry.page), entry, is_v, target);
             }
         }
     }
@@ -109,13 +142,16 @@ DeviceSpan<T> last_of(const DeviceSpan<T>& span, std::size_t count) {
 
 }  // namespace
 
-DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
+DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, int block_count) {
     const DecodeHostBatch batch(work);
     if (block_count == 0) block_count = current_device().multiprocessor_count;
     const int chunk_block_count = batch.chunk_count == 0 ? 0 : prefill_block_count(batch.shape, batch.chunk_count);
     const std::size_t unit_count = batch.decodes().unit_count();
     const std::size_t decode_count = batch.items.size() - batch.chunk_count, kv_heads = work.heads.kv_heads;
-    const DeviceArray<std::byte> pages{std::span<const std::byte>(rearrange_pages(work, page_count_of(batch.entries)))};
+    const std::size_t page_count = page_count_of(batch.entries);
+    const std::vector<std::byte> page_image =
+        kv_dtype == KvDtype::fp8_e4m3 ? quantise_pages(work, page_count) : rearrange_pages(work, page_count);
+    const DeviceArray<std::byte> pages{std::span<const std::byte>(page_image)};
     const DeviceArray<std::byte> q{std::span<const std::byte>(work.q)};
     const DeviceArray<DecodeItem> items{std::span<const DecodeItem>(batch.items)};
     const DeviceArray<PageList> lists{std::span<const PageList>(batch.lists)};
@@ -131,6 +167,9 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     const DeviceArray<std::byte> rounded{std::span<const std::byte>(poison)};
     const DeviceArray<float> workspace(decode_workspace_floats(batch.shape, block_count));
     reset_decode_workspace(workspace.span(), nullptr);
+    // Room for some streams, but hardly ever for all.
+    const int list_pages_max = std::max(1, std::ranges::max(batch.lists, {}, &PageList::count).count);
+    const DeviceArray<std::byte> scratch(decode_scratch_bytes(batch.shape, list_pages_max, 3));
 
     if (decode_count > 0) {
         schedule_decode(
@@ -148,11 +187,11 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
     const Decode call{
         .shape = batch.shape,
         .dtype = work.dtype,
+        .kv_dtype = kv_dtype,
         .scale = work.scale,
         .soft_cap = work.soft_cap,
         .row_count = work.row_count,
-        .slab = {pages.span().data,
-                 DevicePageLayout{work.heads.head_dim * static_cast<int>(byte_size(work.dtype))}.page_bytes()},
+        .slab = {pages.span().data, DevicePageLayout::of(work.heads.head_dim, work.dtype, kv_dtype).page_bytes()},
         .items = items.span(),
         .lists = lists.span(),
         .entries = entries.span(),
@@ -165,7 +204,9 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, int block_count) {
         .rounded = rounded.span(),
         .partial = partial.span(),
         .lse = lse.span(),
-        .workspace = workspace.span()};
+        .workspace = workspace.span(),
+        .scratch = scratch.span(),
+        .list_pages_max = list_pages_max};
     const DecodePath path = decode(call, nullptr);
     check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 

@@ -7,8 +7,9 @@
 
 namespace kvgrid::kernels {
 
-// Attention as decode() computes it on the GPU, with the batch of a CPU call: its pages are rearranged and uploaded, items of more than 8 new
-// tokens become chunks, the schedules are made there, and partial and lse come back. Outputs are uploaded first, so that what decode() does not write keeps its poison.
+// Attention as decode() computes it on the GPU, with the batch of a CPU call: its pages are rearranged (and quantised, where slots without a
+// token become NaN, and so does what is not used of the trailers) and uploaded, items of more than 8 new tokens become chunks, the schedules
+// are made there, and partial and lse come back. Outputs are uploaded first, so that what decode() does not write keeps its poison.
 class DecodeOnGpu {
   public:
     struct Outcome {
@@ -20,7 +21,7 @@ class DecodeOnGpu {
     };
 
     // block_count 0: one block for each SM.
-    static Outcome run(const Attention& work, int block_count = 0);
+    static Outcome run(const Attention& work, KvDtype kv_dtype, int block_count = 0);
 
     static constexpr int kQueriesMax = 8;  // of a decode
 };
