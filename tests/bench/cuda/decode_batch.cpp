@@ -1,12 +1,16 @@
 #include "tests/bench/cuda/decode_batch.h"
 
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <random>
 
+#include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "kernels/cuda/fp8_pages.h"
 #include "tests/bench/cuda/device_tools.h"
 
 namespace kvgrid::bench {
@@ -59,19 +63,20 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
              .query_count_max = shape.query_count,
              .chunk_query_count_max = shape.chunk_query_count},
       dtype_(shape.dtype),
+      kv_dtype_(shape.kv_dtype),
       decode_count_(static_cast<int>(shape.lengths.size())),
       chunk_count_(static_cast<int>(shape.chunk_lengths.size())),
       row_count_(decode_count_ * shape.query_count + chunk_count_ * shape.chunk_query_count),
-      page_bytes_(DevicePageLayout{2 * shape.head_dim}.page_bytes()) {
+      page_bytes_(DevicePageLayout::of(shape.head_dim, shape.dtype, shape.kv_dtype).page_bytes()) {
     const Lists made = make_lists(shape);
-    for (int length : shape.lengths) kv_bytes_ += 4.0 * length * shape.kv_heads * shape.head_dim;
-    for (int length : shape.chunk_lengths) kv_bytes_ += 4.0 * length * shape.kv_heads * shape.head_dim;
+    const double token_bytes = (shape.kv_dtype == KvDtype::fp8_e4m3 ? 2.0 : 4.0) * shape.kv_heads * shape.head_dim;
+    for (int length : shape.lengths) kv_bytes_ += token_bytes * length;
+    for (int length : shape.chunk_lengths) kv_bytes_ += token_bytes * length;
     const std::size_t rows = static_cast<std::size_t>(row_count_) * shape.query_heads;
     const std::size_t unit_count = std::size_t{1} * decode_count_ * shape.kv_heads * shape_.units_per_stream();
     const int block_count = current_device().multiprocessor_count;
 
-    slab_ = DeviceArray<std::byte>(made.entries.size() * page_bytes_);
-    fill_with_normal(slab_.span(), dtype_, 11);
+    fill_pages(made.entries.size());
     q_ = DeviceArray<std::byte>(rows * shape.head_dim * 2);
     fill_with_normal(q_.span(), dtype_, 12);
     rounded_ = DeviceArray<std::byte>(q_.span().size);
@@ -90,6 +95,29 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
     chunk_blocks_ = DeviceArray<PrefillBlock>(prefill_block_count(shape_, chunk_count_));
     chunk_streams_ = DeviceArray<PrefillStream>(chunk_count_ * shape.kv_heads + 1);
     schedule_prefill(chunk_schedule(), nullptr);
+}
+
+void DecodeOnDevice::fill_pages(std::size_t page_count) {
+    slab_ = DeviceArray<std::byte>(page_count * page_bytes_);
+    if (kv_dtype_ == KvDtype::as_model) {
+        fill_with_normal(slab_.span(), dtype_, 11);
+        return;
+    }
+    // Tokens out of a few thousand rows, of which each page takes others.
+    constexpr int kRows = 8192;
+    const DeviceArray<std::byte> k(std::size_t{2} * kRows * shape_.heads.head_dim), v(k.span().size);
+    fill_with_normal(k.span(), dtype_, 13);
+    fill_with_normal(v.span(), dtype_, 14);
+    std::vector<PageRun> list;
+    for (std::size_t page = 0; page < page_count; ++page) {
+        const int row = static_cast<int>(page * 37 % (kRows - kPageTokens));
+        list.push_back({static_cast<std::uint32_t>(page), 0, kPageTokens, row, 0});
+    }
+    const DeviceArray<PageRun> runs{std::span<const PageRun>(list)};
+    append_fp8_on_device(
+        {1, shape_.heads.head_dim, dtype_, kRows, {slab_.span().data, page_bytes_}, runs.span(), k.span(), v.span()},
+        nullptr);
+    check_cuda(cudaDeviceSynchronize(), "append_fp8_on_device");
 }
 
 ScheduleDecode DecodeOnDevice::schedule() const {
@@ -117,6 +145,7 @@ SchedulePrefill DecodeOnDevice::chunk_schedule() const {
 Decode DecodeOnDevice::work() const {
     return {.shape = shape_,
             .dtype = dtype_,
+            .kv_dtype = kv_dtype_,
             .scale = 1 / std::sqrt(static_cast<float>(shape_.heads.head_dim)),
             .row_count = row_count_,
             .slab = {slab_.span().data, page_bytes_},

@@ -6,10 +6,13 @@
 //   us          of one call
 //   floor       bytes of K and V / the read bandwidth measured first
 //   ratio       floor / us; where K and V fit into the L2 cache it says little
+//   fp8, ...    K and V in fp8 elements
 //   difference  from the general kernel, relative; - where that takes too long
 //   schedule    us to make the schedule
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <random>
 #include <string>
 #include <vector>
@@ -66,6 +69,35 @@ std::vector<DecodeCase> cases() {
     };
 }
 
+std::vector<DecodeCase> fp8_cases() {
+    std::vector<DecodeCase> made = {
+        {"1 x 131072", repeated(1, 131072)},
+        {"1 x 1048576", repeated(1, 1048576)},
+        {"8 x 131072", repeated(8, 131072)},
+        {"64 x 8192", repeated(64, 8192)},
+        {.name = "1 x 16384", .lengths = repeated(1, 16384), .calls = 20},
+        {.name = "1 x 4096", .lengths = repeated(1, 4096), .calls = 50},
+        {.name = "1 x 1024", .lengths = repeated(1, 1024), .calls = 50},
+        {.name = "64 x 512", .lengths = repeated(64, 512), .calls = 20},
+        {"524288 and 63 x 512", skewed()},
+        {"64 of 1 to 32768", ragged()},
+        {"8 x 131072, 64/8", repeated(8, 131072), 64, 8},
+        {"8 x 131072, 32/2", repeated(8, 131072), 32, 2},
+        {"8 x 65536, 16/16, d 64", repeated(8, 65536), 16, 16, 64},
+        {"8 x 131072, d 96", repeated(8, 131072), 32, 8, 96},
+        {"8 x 131072, 16/4, d 256", repeated(8, 131072), 16, 4, 256},
+        {"8 x 131072, 32/2, d 256", repeated(8, 131072), 32, 2, 256},
+        {"8 x 131072, f16", repeated(8, 131072), 32, 8, 128, Dtype::f16},
+        {"8 x 131072, 4 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 4},
+        {"8 x 131072, 8 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 8},
+    };
+    for (DecodeCase& shape : made) {
+        shape.name = "fp8, " + shape.name;
+        shape.kv_dtype = kernels::KvDtype::fp8_e4m3;
+    }
+    return made;
+}
+
 void run(const DecodeCase& shape, double bytes_per_second) {
     const DecodeOnDevice batch(shape);
     const kernels::Decode work = batch.work();
@@ -74,8 +106,8 @@ void run(const DecodeCase& shape, double bytes_per_second) {
     const double schedule_us =
         median_us([&](kernels::Stream stream) { schedule_decode(batch.schedule(), stream); }, {20});
     const double floor_us = batch.kv_bytes() / bytes_per_second * 1e6;
-    const char* const path = name_of(kernels::path_of(work.shape, work.dtype));
-    std::printf("%-26s %9.1f us  floor %8.1f  ratio %.3f  %6.3f TB/s  %-14s schedule %5.1f us", shape.name.c_str(), us,
+    const char* const path = name_of(kernels::path_of(work.shape, work.dtype, work.kv_dtype));
+    std::printf("%-28s %9.1f us  floor %8.1f  ratio %.3f  %6.3f TB/s  %-14s schedule %5.1f us", shape.name.c_str(), us,
                 floor_us, floor_us / us, batch.kv_bytes() / us / 1e6, path, schedule_us);
     if (difference >= 0) {
         std::printf("  difference %.1e\n", difference);
@@ -99,7 +131,9 @@ int main(int argc, char** argv) {
                 kernels::current_device().name.c_str(), kernels::current_device().multiprocessor_count, build_commit(),
                 bytes_per_second / 1e12);
     std::printf("32 query and 8 KV heads, d 128, bf16, one new token, unless said\n");
-    for (const bench::DecodeCase& shape : bench::cases()) {
+    std::vector<bench::DecodeCase> cases = bench::cases();
+    std::ranges::move(bench::fp8_cases(), std::back_inserter(cases));
+    for (const bench::DecodeCase& shape : cases) {
         if (argc > 1 && shape.name.find(argv[1]) == std::string::npos) continue;
         bench::run(shape, bytes_per_second);
     }

@@ -14,6 +14,7 @@
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/device_page_layout.h"
 #include "kernels/cuda/device_pages.h"
+#include "kernels/cuda/fp8_pages.h"
 #include "tests/bench/cuda/device_tools.h"
 
 namespace kvgrid::bench {
@@ -35,11 +36,13 @@ double copy_bytes_per_second(std::size_t bytes) {
 
 struct Case {
     int token_count, kv_heads, head_dim;
+    KvDtype kv_dtype = KvDtype::as_model;
 };
 
 void append(const Case& shape, double copy_speed) {
+    const bool is_fp8 = shape.kv_dtype == KvDtype::fp8_e4m3;
     const int row_bytes = 2 * shape.head_dim;
-    const std::size_t page_bytes = DevicePageLayout{row_bytes}.page_bytes();
+    const std::size_t page_bytes = DevicePageLayout::of(shape.head_dim, Dtype::bf16, shape.kv_dtype).page_bytes();
     std::vector<PageRun> list;
     for (int token = 0; token < shape.token_count; token += kPageTokens) {
         const int count = std::min(kPageTokens, shape.token_count - token);
@@ -56,12 +59,17 @@ void append(const Case& shape, double copy_speed) {
     fill_with_normal(k.span(), Dtype::bf16, 2);
     fill_with_normal(v.span(), Dtype::bf16, 3);
     const DeviceArray<PageRun> runs{std::span<const PageRun>(list)};
-    const DeviceAppend work{shape.kv_heads, row_bytes, shape.token_count, {slab.span().data, page_bytes},
-                            runs.span(),    k.span(),  v.span()};
-    const double us = median_us([&](Stream stream) { append_on_device(work, stream); }, {.calls = 5});
-    const double floor_us = 4.0 * static_cast<double>(bytes) / copy_speed * 1e6;
-    std::printf("append %7d tokens, %2d heads, d %3d  %9.1f us  floor %8.1f  ratio %.3f\n", shape.token_count,
-                shape.kv_heads, shape.head_dim, us, floor_us, floor_us / us);
+    const PageSlab pages_there{slab.span().data, page_bytes};
+    const DeviceAppend plain{shape.kv_heads, row_bytes, shape.token_count, pages_there,
+                             runs.span(),    k.span(),  v.span()};
+    const DeviceFp8Append fp8{shape.kv_heads, shape.head_dim, Dtype::bf16, shape.token_count,
+                              pages_there,    runs.span(),    k.span(),    v.span()};
+    const double us =
+        median_us([&](Stream stream) { is_fp8 ? append_fp8_on_device(fp8, stream) : append_on_device(plain, stream); },
+                  {.calls = 5});
+    const double floor_us = (is_fp8 ? 3.0 : 4.0) * static_cast<double>(bytes) / copy_speed * 1e6;
+    std::printf("append %7d tokens, %2d heads, d %3d%s  %9.1f us  floor %8.1f  ratio %.3f\n", shape.token_count,
+                shape.kv_heads, shape.head_dim, is_fp8 ? ", fp8" : "     ", us, floor_us, floor_us / us);
 }
 
 void copy(std::size_t page_bytes, int pair_count, double copy_speed) {
@@ -95,6 +103,7 @@ int main() {
                 build_commit(), copy_speed / 1e12);
     for (const bench::Case& shape : {bench::Case{131072, 8, 128}, {8192, 8, 128}, {131072, 3, 64}, {64, 8, 128}}) {
         bench::append(shape, copy_speed);
+        bench::append({shape.token_count, shape.kv_heads, shape.head_dim, kernels::KvDtype::fp8_e4m3}, copy_speed);
     }
     bench::copy(32768, 16384, copy_speed);
     return 0;

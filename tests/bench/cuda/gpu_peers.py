@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Public kernels on the work of gpu_decode_bench and gpu_prefill_bench, on one GPU: medians of CUDA graph replays, random numbers.
 
-FlashInfer works on pages of 64 tokens in random order, as kvgrid does; PyTorch on contiguous K and V, where lengths are equal. Each row
-names the fastest form of each. Without FlashInfer only PyTorch is measured. Give the path of a benchmark to print its rows of the same run
-first.
+FlashInfer works on pages of 64 tokens in random order, as kvgrid does; PyTorch on contiguous K and V, where lengths are equal. "fp8": K and V
+in e4m3, q and o in bf16; FlashInfer's scales are 1. Each row names the fastest form of each. Without FlashInfer only PyTorch is measured. Give
+the path of a benchmark to print its rows of the same run first.
 """
 import argparse
 import random
@@ -18,7 +18,7 @@ try:
 except ImportError:
     flashinfer = None
 
-DEVICE, PAGE, DTYPE = "cuda:0", 64, torch.bfloat16
+DEVICE, PAGE, DTYPE, FP8 = "cuda:0", 64, torch.bfloat16, torch.float8_e4m3fn
 
 # name, lengths, query heads, KV heads, head size, calls in one graph
 RAGGED = random.Random(3)
@@ -37,6 +37,7 @@ CASES = [
     ("8 x 131072, 28/4", [131072] * 8, 28, 4, 128, 1),
     ("8 x 65536, 16/16, d 64", [65536] * 8, 16, 16, 64, 1),
 ]
+FP8_CASES = [("fp8, " + case[0], *case[1:]) for case in CASES if "28/4" not in case[0]]
 
 # name, new tokens, lengths, query heads, KV heads, head size
 CHUNKS = [
@@ -80,9 +81,9 @@ def median_us(call, calls):
 class Pages:
     """K and V as [page, 2, kv_heads, PAGE, dim], every page of every sequence at a random place."""
 
-    def __init__(self, lengths, kv_heads, dim):
+    def __init__(self, lengths, kv_heads, dim, dtype):
         counts = [(n + PAGE - 1) // PAGE for n in lengths]
-        self.data = torch.empty(sum(counts), 2, kv_heads, PAGE, dim, device=DEVICE, dtype=DTYPE).normal_()
+        self.data = torch.empty(sum(counts), 2, kv_heads, PAGE, dim, device=DEVICE, dtype=DTYPE).normal_().to(dtype)
         self.indices = torch.randperm(sum(counts), device=DEVICE, dtype=torch.int32)
         self.starts = torch.tensor([0, *torch.tensor(counts).cumsum(0)], dtype=torch.int32, device=DEVICE)
         self.last_page_len = torch.tensor([(n - 1) % PAGE + 1 for n in lengths], dtype=torch.int32, device=DEVICE)
@@ -94,13 +95,13 @@ class Pages:
             at += count
 
 
-def flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out):
+def flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out, kv_dtype):
     workspace = torch.zeros(256 << 20, dtype=torch.uint8, device=DEVICE)
-    pages, batch = Pages(lengths, kv_heads, dim), len(lengths)
+    pages, batch = Pages(lengths, kv_heads, dim, kv_dtype), len(lengths)
 
     def tensor_cores():
         w = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "HND", use_tensor_cores=True, backend="fa2")
-        w.plan(pages.starts, pages.indices, pages.last_page_len, q_heads, kv_heads, dim, PAGE, q_data_type=DTYPE, kv_data_type=DTYPE)
+        w.plan(pages.starts, pages.indices, pages.last_page_len, q_heads, kv_heads, dim, PAGE, q_data_type=DTYPE, kv_data_type=kv_dtype)
         return lambda: w.run(q, pages.data, out=out)
 
     def xqa():
@@ -112,7 +113,7 @@ def flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out):
         w = flashinfer.BatchAttention(kv_layout="HND")
         one_each = torch.arange(batch + 1, dtype=torch.int32, device=DEVICE)
         w.plan(one_each, pages.starts, pages.indices, pages.lengths, q_heads, kv_heads, dim, dim, PAGE, causal=True, q_data_type=DTYPE,
-               kv_data_type=DTYPE)
+               kv_data_type=kv_dtype)
         lse = torch.empty(batch, q_heads, device=DEVICE)
         return lambda: w.run(q, pages.data, out=out, lse=lse)
 
@@ -133,7 +134,7 @@ def pytorch_forms(lengths, kv_heads, dim, q):
 
 
 def flashinfer_chunk_forms(new, lengths, q_heads, kv_heads, dim, q, out):
-    pages, batch = Pages(lengths, kv_heads, dim), len(lengths)
+    pages, batch = Pages(lengths, kv_heads, dim, DTYPE), len(lengths)
 
     def form(backend):
         workspace = torch.zeros(512 << 20, dtype=torch.uint8, device=DEVICE)
@@ -175,13 +176,13 @@ def measure_chunks(name, new, lengths, q_heads, kv_heads, dim):
         torch.cuda.empty_cache()
 
 
-def measure(name, lengths, q_heads, kv_heads, dim, calls):
+def measure(name, lengths, q_heads, kv_heads, dim, calls, kv_dtype=DTYPE):
     q = torch.randn(len(lengths), q_heads, dim, device=DEVICE, dtype=DTYPE)
     out = torch.empty_like(q)
-    forms = flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out) if flashinfer else {}
-    if len(set(lengths)) == 1:
+    forms = flashinfer_forms(lengths, q_heads, kv_heads, dim, q, out, kv_dtype) if flashinfer else {}
+    if len(set(lengths)) == 1 and kv_dtype == DTYPE:
         forms |= pytorch_forms(lengths, kv_heads, dim, q)
-    moved = 4 * sum(lengths) * kv_heads * dim
+    moved = 2 * kv_dtype.itemsize * sum(lengths) * kv_heads * dim
     for label, make in forms.items():
         try:
             us = median_us(make(), calls)
@@ -201,6 +202,7 @@ if __name__ == "__main__":
         subprocess.run([options.bench, *([options.only] if options.only else [])], check=True)
     torch.manual_seed(3)
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "FlashInfer", flashinfer.__version__ if flashinfer else "not there")
-    for case in CHUNKS if options.chunks else CASES:
+    decodes = CASES + [(*case, FP8) for case in FP8_CASES]
+    for case in CHUNKS if options.chunks else decodes:
         if options.only in case[0]:
             (measure_chunks if options.chunks else measure)(*case)
