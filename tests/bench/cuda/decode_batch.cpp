@@ -95,6 +95,11 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
     chunk_blocks_ = DeviceArray<PrefillBlock>(prefill_block_count(shape_, chunk_count_));
     chunk_streams_ = DeviceArray<PrefillStream>(chunk_count_ * shape.kv_heads + 1);
     schedule_prefill(chunk_schedule(), nullptr);
+    if (kv_dtype_ == KvDtype::as_model) return;
+    list_pages_max_ = std::ranges::max(made.lists, {}, &PageList::count).count;
+    constexpr int kStreamsMax = 8;
+    const int stream_count = std::min(kStreamsMax, chunk_count_ * shape.kv_heads);
+    scratch_ = DeviceArray<std::byte>(decode_scratch_bytes(shape_, list_pages_max_, stream_count));
 }
 
 void DecodeOnDevice::fill_pages(std::size_t page_count) {
@@ -160,7 +165,9 @@ Decode DecodeOnDevice::work() const {
             .rounded = rounded_.span(),
             .partial = {},
             .lse = {},
-            .workspace = workspace_.span()};
+            .workspace = workspace_.span(),
+            .scratch = scratch_.span(),
+            .list_pages_max = list_pages_max_};
 }
 
 double DecodeOnDevice::difference_from_general() const {

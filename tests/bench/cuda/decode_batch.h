@@ -42,7 +42,8 @@ class DecodeOnDevice {
     int row_count_;
     std::size_t page_bytes_;
     double kv_bytes_ = 0;
-    kernels::DeviceArray<std::byte> slab_, q_, rounded_;
+    int list_pages_max_ = 0;
+    kernels::DeviceArray<std::byte> slab_, q_, rounded_, scratch_;
     kernels::DeviceArray<kernels::DecodeItem> items_;
     kernels::DeviceArray<kernels::PageList> lists_;
     kernels::DeviceArray<kernels::PageEntry> entries_;

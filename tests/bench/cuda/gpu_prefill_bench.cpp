@@ -30,6 +30,11 @@ DecodeCase with_heads(DecodeCase shape, int query_heads, int kv_heads, int head_
     return shape;
 }
 
+DecodeCase over_fp8(DecodeCase shape) {
+    shape.kv_dtype = kernels::KvDtype::fp8_e4m3;
+    return shape;
+}
+
 std::vector<DecodeCase> cases() {
     std::vector<int> eight;
     for (int sequence = 1; sequence <= 8; ++sequence) eight.push_back(8192 * sequence);
@@ -54,6 +59,8 @@ std::vector<DecodeCase> cases() {
         with_heads(chunk("512 new of 131072, 8/1", 512, {131072}), 8, 1, 128),
         chunk("333 of 333", 333, {333}),
         chunk("8 x 64 new of 8192 to 65536", 64, eight),
+        over_fp8(chunk("2048 new of 131072, fp8", 2048, {131072})),
+        over_fp8(chunk("128 new of 16384, fp8", 128, {16384})),
         decodes,
         mixed,
     };
