@@ -146,7 +146,6 @@ __global__ __launch_bounds__(Variant::kThreads,
     const bool begins_inside = block.page > 0;
     Segments segments(block, arguments.units);
     if (segments.at_end()) return;
-    auto asked = UnitQueries<Variant>::ask(arguments, segments.unit());
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
 
@@ -158,9 +157,8 @@ __global__ __launch_bounds__(Variant::kThreads,
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
         if (unit.row_count == 0) continue;
-        if (!is_first) asked = UnitQueries<Variant>::ask(arguments, unit);
         UnitSums<Variant> sums;
-        sums.begin(arguments, unit, asked, memory + Variant::kRingBytes + Variant::kOutcomeBytes);
+        sums.begin(arguments, unit, ring.queries(segments), memory + Variant::kRingBytes + Variant::kOutcomeBytes);
         const int slice_count = (segments.end_page() - segments.first_page()) * Variant::kSlicesPerPage;
         for (; slice < slice_count; slice += Variant::kWarps) {
             ring.wait(stage, parity);

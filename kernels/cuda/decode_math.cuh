@@ -2,7 +2,6 @@
 
 #include <math_constants.h>
 
-#include "kernels/cuda/decode_queries.cuh"
 #include "kernels/cuda/decode_ring.cuh"
 #include "kernels/cuda/decode_slots.cuh"
 

@@ -6,7 +6,8 @@
 namespace kvgrid::kernels {
 
 // The queries of a unit as right factors of the tensor cores, beside K as decode_kv.cuh brings it. A few rows wait in registers, more in
-// shared memory. ask() starts what loads must not wait behind the copies of K and V; begin() takes what it returned.
+// shared memory. ask() is called when the copies of K and V come to the unit, far ahead: it starts loads, or prefetches; begin() takes what it
+// returned.
 template <class Variant, class Kv = typename Variant::Kv>
 class UnitQueries;
 
@@ -33,6 +34,14 @@ class QueryFactors {
     }
 
   protected:
+    static __device__ __forceinline__ void prefetch_rows(const DecodeArguments& arguments, const DecodeUnit& unit) {
+        const int lane = threadIdx.x % 32;
+        if (lane >= unit.row_count) return;
+        const std::byte* const query = query_of_row<Variant>(arguments, unit, lane);
+#pragma unroll
+        for (int byte = 0; byte < Variant::kHeadDim * 2; byte += 128) prefetch(query + byte);
+    }
+
     __device__ __forceinline__ void load_shared(std::uint32_t (&queries)[4], int step, int tile) const {
         const int lane = threadIdx.x % 32;
         const int row = tile * 8 + lane % 8;
@@ -46,8 +55,12 @@ class QueryFactors {
 template <class Variant, class Element>
 class UnitQueries<Variant, PlainKv<Element>> : public QueryFactors<Variant> {
   public:
+    static constexpr bool kAskedHasWords = false;
     struct Asked {};
-    static __device__ __forceinline__ Asked ask(const DecodeArguments&, const DecodeUnit&) { return {}; }
+    static __device__ __forceinline__ Asked ask(const DecodeArguments& arguments, const DecodeUnit& unit) {
+        QueryFactors<Variant>::prefetch_rows(arguments, unit);
+        return {};
+    }
 
     // `memory`: kQueryBytes of shared memory; all threads of the block call this.
     __device__ __forceinline__ void begin(const DecodeArguments& arguments, const DecodeUnit& unit, const Asked&,
@@ -105,18 +118,23 @@ class UnitQueries<Variant, Fp8Kv> : public QueryFactors<Variant> {
     };
 
   public:
+    static constexpr bool kAskedHasWords = Variant::kKeepsQueries;
     struct Asked {
         RowWords rows[kRows];
     };
     static __device__ __forceinline__ Asked ask(const DecodeArguments& arguments, const DecodeUnit& unit) {
-        if constexpr (Variant::kKeepsQueries) return load_rows(arguments, unit);
-        return {};  // registers are short
+        if constexpr (kAskedHasWords) {
+            return load_rows(arguments, unit);
+        } else {  // registers are short
+            QueryFactors<Variant>::prefetch_rows(arguments, unit);
+            return {};
+        }
     }
 
     __device__ __forceinline__ void begin(const DecodeArguments& arguments, const DecodeUnit& unit, const Asked& asked,
                                           std::byte* memory) {
         this->q_memory_ = shared_address(memory);
-        const Asked words = Variant::kKeepsQueries ? asked : load_rows(arguments, unit);
+        const Asked words = kAskedHasWords ? asked : load_rows(arguments, unit);
 #pragma unroll
         for (int index = 0; index < kRows; ++index) {
             if (row_at(index) < Variant::kUnitRows) store_row(words.rows[index], row_at(index), memory);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_queries.cuh"
 #include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/decode_variant.cuh"
 
@@ -20,6 +21,7 @@ class Segments {
     __device__ bool at_end() const { return index_ == end_index_ ? page_ >= end_page_ : index_ > end_index_; }
     // Only where not at the end.
     __device__ const DecodeUnit& unit() const { return unit_; }
+    __device__ int index() const { return index_; }
     __device__ int first_page() const { return page_; }
     __device__ int end_page() const { return index_ == end_index_ ? end_page_ : unit_.page_count; }
     // Nothing follows this unit.
@@ -89,6 +91,11 @@ class SliceRing {
     __device__ __forceinline__ void wait(int stage, std::uint32_t parity) const {
         barrier_wait(shared_address(&shared_.full[stage]), parity);
     }
+    // The queries of the unit that the arithmetic has come to; asked for again where copies are more than a unit ahead.
+    __device__ __forceinline__ typename UnitQueries<Variant>::Asked queries(const Segments& at) const {
+        const bool has_asked = !UnitQueries<Variant>::kAskedHasWords || asked_unit_ == at.index();
+        return has_asked ? asked_ : UnitQueries<Variant>::ask(arguments_, at.unit());
+    }
     // Only where tokens are held.
     __device__ __forceinline__ Slice slice(int stage) const {
         const std::uint32_t k = stage_at(stage);
@@ -112,12 +119,8 @@ class SliceRing {
     // begin with, is on its way by then.
     __device__ __forceinline__ void open() {
         segments_.prefetch_next();
-        if (lane_ < segments_.unit().row_count) {
-            const std::size_t row = row_of_unit(arguments_, segments_.unit(), lane_);
-            const auto* const query = static_cast<const std::byte*>(arguments_.q) + row * Variant::kHeadDim * 2;
-#pragma unroll
-            for (int byte = 0; byte < Variant::kHeadDim * 2; byte += 128) prefetch(query + byte);
-        }
+        asked_ = UnitQueries<Variant>::ask(arguments_, segments_.unit());
+        asked_unit_ = segments_.index();
         slice_count_ = (segments_.end_page() - segments_.first_page()) * Variant::kSlicesPerPage;
     }
 
@@ -176,6 +179,8 @@ class SliceRing {
     int slice_;  // the next one to be copied, within the segment
     int slice_count_ = 0;
     PageEntry entry_;  // its page
+    typename UnitQueries<Variant>::Asked asked_;
+    int asked_unit_ = -1;
 };
 
 }  // namespace kvgrid::kernels
