@@ -73,7 +73,7 @@ struct Decode {
     DeviceSpan<float> lse;
     DeviceSpan<float> workspace;
     DeviceSpan<std::byte> scratch = {};
-    int list_pages_max = 0;     // for the scratch: no page list has more
+    int list_pages_max = 0;      // for the scratch: no page list has more
     bool deterministic = false;  // as of the schedules; for the one that chunks over fp8 make for themselves
     bool only_general = false;  // for comparisons: as if no other kernel were there
 };

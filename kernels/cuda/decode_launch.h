@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/kv_dtype.h"
+#include "core/kv_dtype.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "kernels/page_entry.h"
 

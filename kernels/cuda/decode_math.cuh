@@ -22,6 +22,7 @@ class UnitSums {
     using Math = typename Variant::Math;
     using Tiles = Fragments<Variant>;
     static constexpr float kLag = 8;
+    static constexpr float kLargest = 0x1p127f;
 
   public:
     // `memory`: kQueryBytes of shared memory; all threads of the block call this.
@@ -135,7 +136,10 @@ class UnitSums {
 #pragma unroll
         for (int index = 0; index < Variant::kLaneRows; ++index) {
             to_log2[index] = arguments.scale_log2;
-            if constexpr (Variant::Kv::kHasScales) to_log2[index] *= queries_.unit_of_row(index) * k_scale;
+            // Bounded, so that a score of 0 stays 0; others overflow as they would in bf16.
+            if constexpr (Variant::Kv::kHasScales) {
+                to_log2[index] *= fminf(queries_.unit_of_row(index) * k_scale, kLargest);
+            }
         }
     }
 

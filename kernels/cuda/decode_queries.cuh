@@ -167,8 +167,7 @@ class UnitQueries<Variant, Fp8Kv> : public QueryFactors<Variant> {
     static __device__ __forceinline__ std::uint32_t larger(std::uint32_t pair, std::uint32_t other) {
         return __vmaxu2(pair, other & 0x7fff7fff);
     }
-    // The unit's exponent. Limits keep the product of a unit, a page's scale and the softmax's scale a normal number, and lose nothing that
-    // a logit would show.
+    // The unit's exponent. Not below -60, so that its product with a page's scale and the softmax's is no 0: what that loses, no logit shows.
     static __device__ __forceinline__ int exponent_of(std::uint32_t largest_pair) {
         const int largest = static_cast<int>(max(largest_pair & 0xffff, largest_pair >> 16));
         return min(max((largest >> 7) - 127 - 15, -60), 112);

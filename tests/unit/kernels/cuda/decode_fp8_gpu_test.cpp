@@ -1,8 +1,10 @@
 // What only decodes over fp8 can get wrong: queries that f16 cannot hold, each row with a unit of its own, and pages whose scales differ by many
 // powers of two. Everything else is decode_gpu_test.cpp's, over both kinds of pages.
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <stdexcept>
 
 #include "tests/unit/kernels/cuda/decode_gpu_fixture.h"
 
@@ -81,6 +83,26 @@ TEST_F(DecodeFp8Gpu, KeepsSmallValuesBesidePagesOfLargeOnes) {
                 unit_roundoff(Dtype::f16));
         }
     }
+}
+
+// Nothing is launched, so the memory need not be there.
+TEST_F(DecodeFp8Gpu, RefusesChunksWithoutAScratchForOneStream) {
+    alignas(128) static std::byte memory[64];
+    const DecodeShape shape{.heads = {4, 2, 64}, .query_count_max = 1, .chunk_query_count_max = 20};
+    Decode work{.shape = shape, .dtype = Dtype::bf16, .kv_dtype = KvDtype::fp8_e4m3, .scale = 0.125f, .row_count = 20};
+    work.slab = {memory, 2 * 64 * 64 + 128};
+    work.items.size = 1;
+    work.lists.size = 2;
+    work.chunk_count = 1;
+    work.q = {memory, 20 * 4 * 64 * 2};
+    work.workspace = {reinterpret_cast<float*>(memory), decode_workspace_floats(shape, 0)};
+    work.list_pages_max = 3;
+    work.scratch = {memory, decode_scratch_bytes(shape, 3, 1) - 1};
+    EXPECT_THROW(decode(work, nullptr), std::invalid_argument);
+
+    work.scratch.size += 1;
+    work.list_pages_max = 0;
+    EXPECT_THROW(decode(work, nullptr), std::invalid_argument);
 }
 
 }  // namespace
