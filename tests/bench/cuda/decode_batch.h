@@ -17,7 +17,7 @@ struct DecodeCase {
     int calls = 1;                        // in one graph
     std::vector<int> chunk_lengths = {};  // of those that have a chunk
     int chunk_query_count = 0;
-    kernels::KvDtype kv_dtype = kernels::KvDtype::as_model;
+    KvDtype kv_dtype = KvDtype::as_model;
 };
 
 // A decode of random numbers over pages in random order, in memory of the current device, with its schedule made.
@@ -37,7 +37,7 @@ class DecodeOnDevice {
 
     kernels::DecodeShape shape_;
     Dtype dtype_;
-    kernels::KvDtype kv_dtype_;
+    KvDtype kv_dtype_;
     int decode_count_, chunk_count_;
     int row_count_;
     std::size_t page_bytes_;

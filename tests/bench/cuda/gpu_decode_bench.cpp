@@ -93,7 +93,7 @@ std::vector<DecodeCase> fp8_cases() {
     };
     for (DecodeCase& shape : made) {
         shape.name = "fp8, " + shape.name;
-        shape.kv_dtype = kernels::KvDtype::fp8_e4m3;
+        shape.kv_dtype = KvDtype::fp8_e4m3;
     }
     return made;
 }

@@ -103,7 +103,7 @@ int main() {
                 build_commit(), copy_speed / 1e12);
     for (const bench::Case& shape : {bench::Case{131072, 8, 128}, {8192, 8, 128}, {131072, 3, 64}, {64, 8, 128}}) {
         bench::append(shape, copy_speed);
-        bench::append({shape.token_count, shape.kv_heads, shape.head_dim, kernels::KvDtype::fp8_e4m3}, copy_speed);
+        bench::append({shape.token_count, shape.kv_heads, shape.head_dim, KvDtype::fp8_e4m3}, copy_speed);
     }
     bench::copy(32768, 16384, copy_speed);
     return 0;

@@ -31,7 +31,7 @@ DecodeCase with_heads(DecodeCase shape, int query_heads, int kv_heads, int head_
 }
 
 DecodeCase over_fp8(DecodeCase shape) {
-    shape.kv_dtype = kernels::KvDtype::fp8_e4m3;
+    shape.kv_dtype = KvDtype::fp8_e4m3;
     return shape;
 }
 
