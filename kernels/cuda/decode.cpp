@@ -119,8 +119,8 @@ void check_numbers(const Decode& work) {
             "query_heads must be a positive multiple of kv_heads");
     require(heads.head_dim >= 32 && heads.head_dim <= 256 && heads.head_dim % 8 == 0,
             "head_dim is " + std::to_string(heads.head_dim) + ", must be a multiple of 8 from 32 to 256");
-    require(work.dtype == Dtype::f16 || work.dtype == Dtype::bf16,
-            std::string("dtype is ") + name_of(work.dtype) + ", must be f16 or bf16");
+    require(work.dtype != Dtype::f32 || work.kv_dtype == KvDtype::as_model,
+            "dtype is f32, must be f16 or bf16 over fp8");
     require(std::isfinite(work.scale) && work.scale > 0, "scale must be finite and positive");
     require(std::isfinite(work.soft_cap) && work.soft_cap >= 0, "soft_cap must be finite and not negative");
     require(work.shape.query_count_max >= 1, "query_count_max must be positive");
@@ -217,7 +217,7 @@ DecodeArguments arguments_of(const Decode& work) {
 void launch_general(const Decode& work, std::size_t first_item, std::size_t item_count, int query_count_max,
                     Stream stream) {
     GeneralDecode general{.shape = work.shape,
-                          .is_f16 = work.dtype == Dtype::f16,
+                          .dtype = work.dtype,
                           .kv_dtype = work.kv_dtype,
                           .arguments = arguments_of(work),
                           .items = work.items.data + first_item,

@@ -17,7 +17,7 @@ enum class DecodePath {
     one_pass,  // tensor cores; every page is read once
     several_passes,  // tensor cores; more than 32 rows of a group (16 if head_dim is 256): pages are read once for each so many
     chunks,          // tensor cores; pages are read once for each 128 rows of a group
-    general,  // no tensor cores: a head size without a kernel of its own, more than 8 new tokens that were not given as a chunk, or a chunk
+    general,  // no tensor cores: f32, a head size without a kernel of its own, more than 8 new tokens that were not given as a chunk, or a chunk
               // in f16 over fp8, whose elements f16 may not hold
 };
 inline constexpr int kDecodePathCount = 4;
@@ -41,7 +41,7 @@ const char* name_of(DecodePath path);
 //            scratch: for chunks over fp8, which are widened into it, exactly, and need no chunk_blocks; any content.
 //            decode_scratch_bytes() of as many streams (item and KV head) as shall be computed together; at least of one. Aligned to 128.
 //   Async    queued on `stream`; buffers outlive the work queued there. May be captured in a graph.
-//   Errors   std::invalid_argument where sizes disagree, the dtype is not bf16 or f16, head_dim is not a multiple of 8 from 32 to 256,
+//   Errors   std::invalid_argument where sizes disagree, the dtype is f32 over fp8, head_dim is not a multiple of 8 from 32 to 256,
 //            scale is not finite and positive, or soft_cap negative; CudaError where the launch is refused. Nothing is written then.
 //            What lies in device memory (items, lists, entries) cannot be checked.
 //   Cost     one_pass: every visible KV row once: tokens * kv_heads * 2 * row bytes / memory bandwidth, and some 5 us. chunks:
@@ -75,7 +75,7 @@ struct Decode {
     DeviceSpan<std::byte> scratch = {};
     int list_pages_max = 0;      // for the scratch: no page list has more
     bool deterministic = false;  // as of the schedules; for the one that chunks over fp8 make for themselves
-    bool only_general = false;  // for comparisons: as if no other kernel were there
+    bool only_general = false;   // for comparisons: as if no other kernel were there
 };
 // The way of the decodes, or of the chunks where there are no decodes.
 DecodePath decode(const Decode& work, Stream stream);

@@ -1,6 +1,7 @@
 #include <math_constants.h>
 
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/decode_launch.h"
@@ -12,8 +13,8 @@ namespace kvgrid::kernels {
 
 namespace {
 
-// One block per row (new token and query head). Its warps take the tokens of the stream in turn; a lane holds one 16-byte chunk of the
-// row, 8 dims, if the head has that many. Right for every shape, and slow.
+// One block per row (new token and query head). Its warps take the tokens of the stream in turn; a lane holds one chunk of the row, 8
+// dims, if the head has that many. Right for every shape, and slow.
 constexpr int kWarps = 4;
 constexpr int kChunkDims = 8;
 constexpr int kDimsMax = 32 * kChunkDims;
@@ -22,32 +23,62 @@ struct Chunk {
     float dims[kChunkDims];
 };
 
+// The types of q and of `rounded`; and of pages, where they are not fp8: how a lane's chunk is loaded, and one dim stored.
 template <class Element>
-__device__ Chunk load_chunk(const void* from) {
-    const uint4 words = *static_cast<const uint4*>(from);
-    const std::uint32_t pairs[] = {words.x, words.y, words.z, words.w};
-    Chunk chunk;
+struct TwoByteRows {
+    static __device__ Chunk load(const void* from) {
+        const uint4 words = *static_cast<const uint4*>(from);
+        const std::uint32_t pairs[] = {words.x, words.y, words.z, words.w};
+        Chunk chunk;
 #pragma unroll
-    for (int pair = 0; pair < 4; ++pair) {
-        chunk.dims[2 * pair] = Element::widen(static_cast<std::uint16_t>(pairs[pair]));
-        chunk.dims[2 * pair + 1] = Element::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+        for (int pair = 0; pair < 4; ++pair) {
+            chunk.dims[2 * pair] = Element::widen(static_cast<std::uint16_t>(pairs[pair]));
+            chunk.dims[2 * pair + 1] = Element::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+        }
+        return chunk;
     }
-    return chunk;
-}
+    static __device__ Chunk load_row(const void* rows, std::size_t at) {
+        return load(static_cast<const std::uint16_t*>(rows) + at);
+    }
+    static __device__ Chunk load_slot(const std::byte* block, const DevicePageLayout& layout, int slot, int dim) {
+        return load(block + layout.offset(slot, 2 * dim));
+    }
+    static __device__ void store(void* rows, std::size_t at, float value) {
+        static_cast<std::uint16_t*>(rows)[at] = static_cast<std::uint16_t>(Element::pack(value, 0));
+    }
+};
 
-__device__ Chunk load_e4m3_chunk(const void* from) {
-    const uint2 words = *static_cast<const uint2*>(from);
-    std::uint32_t pairs[4];
-    widen_e4m3(words.x, pairs[0], pairs[1]);
-    widen_e4m3(words.y, pairs[2], pairs[3]);
-    Chunk chunk;
-#pragma unroll
-    for (int pair = 0; pair < 4; ++pair) {
-        chunk.dims[2 * pair] = F16::widen(static_cast<std::uint16_t>(pairs[pair]));
-        chunk.dims[2 * pair + 1] = F16::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+struct F32Rows {
+    static __device__ Chunk load(const void* first, const void* second) {
+        const float4 low = *static_cast<const float4*>(first), high = *static_cast<const float4*>(second);
+        return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
     }
-    return chunk;
-}
+    static __device__ Chunk load_row(const void* rows, std::size_t at) {
+        const float* const from = static_cast<const float*>(rows) + at;
+        return load(from, from + 4);
+    }
+    // Neighbours in a row, and not always in a page.
+    static __device__ Chunk load_slot(const std::byte* block, const DevicePageLayout& layout, int slot, int dim) {
+        return load(block + layout.offset(slot, 4 * dim), block + layout.offset(slot, 4 * dim + 16));
+    }
+    static __device__ void store(void* rows, std::size_t at, float value) { static_cast<float*>(rows)[at] = value; }
+};
+
+struct Fp8Slots {
+    static __device__ Chunk load_slot(const std::byte* block, const DevicePageLayout& layout, int slot, int dim) {
+        const uint2 words = *reinterpret_cast<const uint2*>(block + layout.offset(slot, dim));
+        std::uint32_t pairs[4];
+        widen_e4m3(words.x, pairs[0], pairs[1]);
+        widen_e4m3(words.y, pairs[2], pairs[3]);
+        Chunk chunk;
+#pragma unroll
+        for (int pair = 0; pair < 4; ++pair) {
+            chunk.dims[2 * pair] = F16::widen(static_cast<std::uint16_t>(pairs[pair]));
+            chunk.dims[2 * pair + 1] = F16::widen(static_cast<std::uint16_t>(pairs[pair] >> 16));
+        }
+        return chunk;
+    }
+};
 
 // What one warp, or one block, has seen of a row.
 struct RowSums {
@@ -76,17 +107,18 @@ __device__ float sum_of_lanes(float value) {
     return value;
 }
 
-template <class Element, bool kIsFp8>
+template <class Rows, bool kIsFp8>
 class RowReader {
+    using Slots = std::conditional_t<kIsFp8, Fp8Slots, Rows>;
+
   public:
     __device__ RowReader(const GeneralDecode& work, std::size_t output_row)
         : arguments_(work.arguments),
-          layout_(DevicePageLayout::of(work.shape.heads.head_dim, Dtype::bf16, work.kv_dtype)),
-          is_mine_(first_dim() < work.shape.heads.head_dim) {
-        if (is_mine_) {
-            const std::size_t at = output_row * work.shape.heads.head_dim + first_dim();
-            query_ = load_chunk<Element>(static_cast<const std::uint16_t*>(arguments_.q) + at);
-        }
+          layout_(DevicePageLayout::of(work.shape.heads.head_dim, work.dtype, work.kv_dtype)),
+          first_dim_(static_cast<int>(threadIdx.x % 32) * kChunkDims),
+          is_mine_(first_dim_ < work.shape.heads.head_dim) {
+        if (!is_mine_) return;
+        query_ = Rows::load_row(arguments_.q, output_row * work.shape.heads.head_dim + first_dim_);
     }
 
     __device__ PageScales scales(const std::byte* page) const {
@@ -97,7 +129,7 @@ class RowReader {
     __device__ float logit2(const std::byte* page, int slot, float k_scale) const {
         float product = 0;
         if (is_mine_) {
-            const Chunk key = load(page + layout_.k_offset(slot, first_byte()));
+            const Chunk key = Slots::load_slot(page, layout_, slot, first_dim_);
             for (int dim = 0; dim < kChunkDims; ++dim) product += query_.dims[dim] * key.dims[dim];
         }
         product = sum_of_lanes(product) * k_scale;
@@ -106,22 +138,15 @@ class RowReader {
     }
     __device__ Chunk value(const std::byte* page, int slot, float v_scale) const {
         if (!is_mine_) return {};
-        Chunk chunk = load(page + layout_.v_offset(slot, first_byte()));
+        Chunk chunk = Slots::load_slot(page + layout_.block_bytes(), layout_, slot, first_dim_);
         for (float& dim : chunk.dims) dim *= v_scale;
         return chunk;
     }
 
   private:
-    // This lane's chunk of a row.
-    static __device__ int first_dim() { return static_cast<int>(threadIdx.x % 32) * kChunkDims; }
-    static __device__ int first_byte() { return first_dim() * (kIsFp8 ? 1 : 2); }
-    static __device__ Chunk load(const std::byte* from) {
-        if constexpr (kIsFp8) return load_e4m3_chunk(from);
-        return load_chunk<Element>(from);
-    }
-
     const DecodeArguments& arguments_;
     DevicePageLayout layout_;
+    int first_dim_;  // of this lane's chunk
     bool is_mine_;
     Chunk query_{};
 };
@@ -133,7 +158,7 @@ struct RowShared {
 };
 
 // Merges the warps' sums; a thread writes one dim at a time.
-template <class Element>
+template <class Rows>
 __device__ void write_row(const GeneralDecode& work, const RowShared& shared, std::size_t output_row) {
     float maximum = -CUDART_INF_F, sum = 0;
     for (float of_warp : shared.maximum) maximum = fmaxf(maximum, of_warp);
@@ -150,16 +175,14 @@ __device__ void write_row(const GeneralDecode& work, const RowShared& shared, st
         if (sum != 0) outcome /= sum;
         const std::size_t at = output_row * head_dim + dim;
         if (outputs.partial != nullptr) outputs.partial[at] = outcome;
-        if (outputs.rounded != nullptr) {
-            static_cast<std::uint16_t*>(outputs.rounded)[at] = static_cast<std::uint16_t>(Element::pack(outcome, 0));
-        }
+        if (outputs.rounded != nullptr) Rows::store(outputs.rounded, at, outcome);
     }
     if (outputs.lse != nullptr && threadIdx.x == 0) {
         outputs.lse[output_row] = sum == 0 ? -CUDART_INF_F : CUDART_LN2_F * (maximum + log2f(sum));
     }
 }
 
-template <class Element, bool kIsFp8>
+template <class Rows, bool kIsFp8>
 __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant__ GeneralDecode work) {
     __shared__ RowShared shared;
     const HeadShape& heads = work.shape.heads;
@@ -179,7 +202,7 @@ __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant
     const std::int64_t end = work.shape.strictly_earlier ? query : query + 1;
     set_visible_pages(view, work.arguments.entries + view.list, list.count, end);
 
-    const RowReader<Element, kIsFp8> reader(work, output_row);
+    const RowReader<Rows, kIsFp8> reader(work, output_row);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     RowSums sums;
     for (int position = 0; position < view.page_count; ++position) {
@@ -199,17 +222,29 @@ __global__ __launch_bounds__(32 * kWarps) void decode_rows(const __grid_constant
         shared.sum[warp] = sums.sum;
     }
     __syncthreads();
-    write_row<Element>(work, shared, output_row);
+    write_row<Rows>(work, shared, output_row);
+}
+
+using Kernel = void (*)(GeneralDecode);
+
+Kernel kernel_of(Dtype dtype, KvDtype kv_dtype) {
+    const bool is_fp8 = kv_dtype == KvDtype::fp8_e4m3;
+    switch (dtype) {
+        case Dtype::f16:
+            return is_fp8 ? decode_rows<TwoByteRows<F16>, true> : decode_rows<TwoByteRows<F16>, false>;
+        case Dtype::bf16:
+            return is_fp8 ? decode_rows<TwoByteRows<Bf16>, true> : decode_rows<TwoByteRows<Bf16>, false>;
+        case Dtype::f32:
+            break;
+    }
+    return decode_rows<F32Rows, false>;
 }
 
 }  // namespace
 
 void launch_decode_general(const GeneralDecode& work, Stream stream) {
-    const bool is_fp8 = work.kv_dtype == KvDtype::fp8_e4m3;
-    const auto kernel = work.is_f16 ? (is_fp8 ? decode_rows<F16, true> : decode_rows<F16, false>)
-                                    : (is_fp8 ? decode_rows<Bf16, true> : decode_rows<Bf16, false>);
     const dim3 grid(work.shape.query_count_max * work.shape.heads.query_heads, work.item_count);
-    kernel<<<grid, 32 * kWarps, 0, stream>>>(work);
+    kernel_of(work.dtype, work.kv_dtype)<<<grid, 32 * kWarps, 0, stream>>>(work);
     check_launch("decode_rows");
 }
 

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/kv_dtype.h"
+#include "core/dtype.h"
 #include "core/kv_dtype.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "kernels/page_entry.h"
@@ -58,7 +58,7 @@ void launch_decode(const DecodeArguments& arguments, Stream stream);
 // Any head size, any number of new tokens; a row at a time, without tensor cores or a schedule.
 struct GeneralDecode {
     DecodeShape shape;
-    bool is_f16;
+    Dtype dtype;
     KvDtype kv_dtype;
     DecodeArguments arguments;  // units, blocks and slots are not read
     const DecodeItem* items;

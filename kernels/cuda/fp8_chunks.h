@@ -17,7 +17,7 @@ struct Fp8Chunks {
     int item_count;
     int list_pages_max;  // no list has more
     std::byte* scratch;
-    std::size_t scratch_bytes;                                       // at least fp8_scratch_bytes of one stream
+    std::size_t scratch_bytes;  // at least fp8_scratch_bytes of one stream
     bool deterministic;
     void (*launch_prefill)(const PrefillWork& work, Stream stream);  // in bf16
 };

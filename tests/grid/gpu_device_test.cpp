@@ -177,13 +177,15 @@ TEST_F(GpuDeviceTest, AttendsToFp8PagesAsTheyReadBack) {
         const SequenceId source{1}, fork{2};
         grid.shard().open(source, kModel, {}).value();
         const auto run = [&](SequenceId sequence, int tokens) {
-            const auto [step, begun] = grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{sequence, tokens}}});
+            const auto [step, begun] =
+                grid.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{sequence, tokens}}});
             std::vector<std::pair<LayerTensors, std::vector<std::byte>>> done;
             for (int layer = 0; layer < 2; ++layer) {
                 LayerTensors tensors = random_layer(random_, spec, layer, tokens, StepKind::attend);
                 const auto output = grid.layer(step, layer, tensors.bytes);
                 EXPECT_TRUE(output.status.ok());
-                done.emplace_back(std::move(tensors), std::vector(output.tensors.bytes().begin(), output.tensors.bytes().end()));
+                done.emplace_back(std::move(tensors),
+                                  std::vector(output.tensors.bytes().begin(), output.tensors.bytes().end()));
             }
             EXPECT_TRUE(grid.commit(step).status.ok());
             return done;
@@ -207,9 +209,11 @@ TEST_F(GpuDeviceTest, AttendsToFp8PagesAsTheyReadBack) {
                 reference.commit(fork, static_cast<int>(length) - tokens);
                 const auto expected = reference.attend(fork, layer, outputs[layer].first.q, tokens);
                 const std::vector<float> got = to_floats(outputs[layer].second, dtype);
-                const double v_max = std::abs(*std::ranges::max_element(values, {}, [](float v) { return std::abs(v); }));
+                const double v_max =
+                    std::abs(*std::ranges::max_element(values, {}, [](float v) { return std::abs(v); }));
                 for (std::size_t i = 0; i < expected.size(); ++i) {
-                    ASSERT_NEAR(got[i], expected[i], output_tolerance(spec, v_max)) << "layer " << layer << ", element " << i;
+                    ASSERT_NEAR(got[i], expected[i], output_tolerance(spec, v_max))
+                        << "layer " << layer << ", element " << i;
                 }
             }
         }

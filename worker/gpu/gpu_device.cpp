@@ -62,12 +62,6 @@ DeviceStatus GpuDevice::status() const {
 
 Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {
     check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
-    if (shape.spec.dtype != Dtype::bf16 && shape.spec.dtype != Dtype::f16) {
-        return {Errc::unsupported,
-                fmt::format("dtype is {}: a GPU worker computes in bf16 and f16; register the model with one of these, "
-                            "or use CPU workers",
-                            name_of(shape.spec.dtype))};
-    }
     const Memory now = memory();
     const std::uint64_t bytes = shape.spec.page_bytes() * page_count;
     const Error no_room{Errc::no_room,

@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kMappedBytesMax = 256 << 10;
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kScratchBytes = 768 << 20;  // of chunks over fp8, where one stream does not need more
-constexpr std::size_t kGraphsMax = 4096;  // some 20 KB of host memory each
+constexpr std::size_t kGraphsMax = 4096;          // some 20 KB of host memory each
 
 std::size_t aligned(std::size_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -323,7 +323,8 @@ void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
     if (layer.q.empty()) return;
     counters_.kv_bytes += plan.listed_pages() * shape_.spec.page_bytes();
     const auto count_path = [&](kernels::DecodePath path) { ++counters_.attention_calls[static_cast<int>(path)]; };
-    if (plan.chunk_count() > 0) count_path(kernels::chunk_path_of(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype));
+    if (plan.chunk_count() > 0)
+        count_path(kernels::chunk_path_of(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype));
     if (plan.decode_count() == 0) return;
     count_path(kernels::path_of(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype));
     ++counters_.decode_calls;

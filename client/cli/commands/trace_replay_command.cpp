@@ -82,7 +82,8 @@ void add_trace_replay(CommandLine& line) {
     command.add_option("--dtype", options->dtype, "of q, k, v and the cache")
         ->check(CLI::IsMember({"f32", "f16", "bf16"}))
         ->capture_default_str();
-    command.add_option("--kv-dtype", options->kv_dtype, "of the cache: as q, k and v, or fp8_e4m3 (lossy, GPU workers)")
+    command
+        .add_option("--kv-dtype", options->kv_dtype, "of the cache: as q, k and v, or fp8_e4m3 (lossy, GPU workers)")
         ->check(CLI::IsMember({"as_model", "fp8_e4m3"}))
         ->capture_default_str();
     on_cluster(line, command, [options](const ClusterCommand& chosen) { return run(chosen, *options); });

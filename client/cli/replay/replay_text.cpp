@@ -28,7 +28,8 @@ std::string replay_text(const ReplayReport& report) {
                                    report.model, report.grid.head_parts, report.grid.sequence_parts,
                                    report.prefill_tokens, report.decode_tokens, report.seconds);
     if (report.kv_dtype != KvDtype::as_model)
-        text += fmt::format("  K and V are kept in {}: lossy, and no tolerance is promised but that of the table\n", name_of(report.kv_dtype));
+        text += fmt::format("  K and V are kept in {}: lossy, and no tolerance is promised but that of the table\n",
+                            name_of(report.kv_dtype));
     text += "                  from the fp64 reference           from the model's own output\n";
     text += "  layer   rows   absolute  relative  tolerance     absolute  relative  tolerance   outside\n";
     for (const ReplayLayer& layer : report.layers) {

@@ -61,7 +61,7 @@ class DecodeGpu : public testing::Test {
                 ASSERT_TRUE(std::isnan(wide));
                 continue;
             }
-            std::byte expected[2];
+            std::byte expected[4];
             store_element(expected, 0, work.dtype, work.partial[index]);
             ASSERT_EQ(wide, load_element(expected, 0, work.dtype)) << "element " << index;
         }

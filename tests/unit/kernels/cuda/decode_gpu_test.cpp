@@ -282,6 +282,15 @@ TEST_P(DecodeOverKv, TakesTheGeneralWayWhereThereIsNoKernel) {
     }
 }
 
+TEST_F(DecodeGpu, ComputesF32TheGeneralWay) {
+    for (int head_dim : {32, 40, 128, 256}) {
+        compare({.dtype = Dtype::f32,
+                 .head_dim = head_dim,
+                 .items = {{.length = 300}, {.length = 70, .query_count = 5, .window = 30, .sinks = 3}}},
+                DecodePath::general, {0});
+    }
+}
+
 TEST_P(DecodeOverKv, IsTheSameToTheBitWhenRepeated) {
     AttentionCase batch({.dtype = Dtype::bf16, .head_dim = 128, .items = {{.length = 5000}, {.length = 300}}}, seed_);
     compare(batch, Dtype::bf16, DecodePath::one_pass);
