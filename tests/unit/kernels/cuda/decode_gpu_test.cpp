@@ -324,7 +324,7 @@ TEST_F(DecodeGpuArguments, AreRefusedWhenTheyBreakARule) {
         break_promise(work);
         EXPECT_THROW(decode(work, nullptr), std::invalid_argument) << what;
     };
-    refuse("f32", [](Decode& work) { work.dtype = Dtype::f32; });
+    refuse("f32 over fp8", [](Decode& work) { work.dtype = Dtype::f32, work.kv_dtype = KvDtype::fp8_e4m3; });
     refuse("head_dim", [](Decode& work) { work.shape.heads.head_dim = 24; });
     refuse("kv_heads", [](Decode& work) { work.shape.heads.kv_heads = 3; });
     refuse("scale", [](Decode& work) { work.scale = 0; });
