@@ -61,7 +61,8 @@ Result<ChosenDevice> choose_device(const DeviceOptions& options) {
         return ChosenDevice{std::make_unique<CpuDevice>(options.threads),
                             options.memory_bytes == 0 ? kCpuBytes : options.memory_bytes};
     }
-    auto gpu = make_gpu_device(*index);
+    const int gpus = std::max(1, usable_gpu_count());
+    auto gpu = make_gpu_device(*index, std::max(1, (options.ranks + gpus - 1) / gpus));
     if (!gpu) return gpu.error();
     const auto memory = gpu_memory(options, (*gpu)->status());
     if (!memory) return memory.error();

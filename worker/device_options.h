@@ -15,6 +15,7 @@ struct DeviceOptions {
     int threads = 1;                 // of a CPU
     int local_rank = 0;              // among the workers that were started together on this host
     int local_count = 1;
+    int ranks = 1;  // of these in one process: those on one GPU share its SMs
 };
 
 struct ChosenDevice {

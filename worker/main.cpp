@@ -2,20 +2,21 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
 
 #include "comm/collective/mpi_collective.h"
 #include "comm/collective/thread_collective.h"
+#include "comm/collective/thread_world.h"
 #include "core/config/setting_options.h"
 #include "core/log.h"
 #include "core/units.h"
 #include "core/version.h"
 #include "worker/device_options.h"
 #include "worker/gpu_choice.h"
-#include "worker/node.h"
+#include "worker/node_group.h"
+#include "worker/stop_on_signal.h"
 
 namespace {
 
@@ -38,6 +39,7 @@ struct Options {
     std::string log_level;
     bool exit_with_parent = false;
     bool list_devices = false;
+    int ranks = 1;
     std::string config_file;
 };
 
@@ -54,6 +56,7 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.listen", options.listen);
     settings.add(app, "worker.http_listen", options.http_listen);
     settings.add(app, "worker.allow_remote", options.allow_remote);
+    settings.add(app, "worker.ranks", options.ranks);
     settings.add(app, "worker.device", options.device);
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
@@ -81,24 +84,24 @@ int environment_number(const char* name, int otherwise) {
     return value ? std::atoi(value) : otherwise;
 }
 
-int default_threads() {
-    const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    return std::max(1, cores / environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1));
+// Of one worker, where `local_count` of them share this host.
+int default_threads(int local_count) {
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / local_count);
 }
 
-Result<comm::Endpoint> endpoint_of_rank(std::string text, int mpi_rank) {
-    if (const auto at = text.find("%r"); at != std::string::npos) text.replace(at, 2, std::to_string(mpi_rank));
+Result<comm::Endpoint> endpoint_of_rank(std::string text, int world_rank) {
+    if (const auto at = text.find("%r"); at != std::string::npos) text.replace(at, 2, std::to_string(world_rank));
     return comm::parse_endpoint(text);
 }
 
-Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, std::uint64_t world) {
+Result<worker::NodeOptions> node_options(const Options& options, int world_rank, std::uint64_t world) {
     const auto coordinator = comm::parse_endpoint(options.coordinator);
     if (!coordinator) return coordinator.error();
-    const auto endpoint = endpoint_of_rank(options.listen, mpi_rank);
+    const auto endpoint = endpoint_of_rank(options.listen, world_rank);
     if (!endpoint) return endpoint.error();
     std::optional<comm::Endpoint> http;
     if (!options.http_listen.empty()) {
-        auto parsed = endpoint_of_rank(options.http_listen, mpi_rank);
+        auto parsed = endpoint_of_rank(options.http_listen, world_rank);
         if (!parsed) return parsed.error();
         http = *std::move(parsed);
     }
@@ -108,7 +111,7 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, s
                                .listen = *endpoint,
                                .http_listen = std::move(http),
                                .allow_remote = options.allow_remote,
-                               .mpi_rank = mpi_rank,
+                               .mpi_rank = world_rank,
                                .world = world,
                                .operation_timeout = std::chrono::milliseconds(options.operation_timeout_ms),
                                .step_idle_max = std::chrono::milliseconds(options.step_idle_timeout_ms),
@@ -116,49 +119,19 @@ Result<worker::NodeOptions> node_options(const Options& options, int mpi_rank, s
                                .limits = {.unsent_bytes_max = *unsent_max, .unsent_bytes_total_max = 2 * *unsent_max}};
 }
 
-Result<worker::ChosenDevice> choose_device(const Options& options) {
+// Of rank `rank` among this process' own.
+Result<worker::ChosenDevice> choose_device(const Options& options, int rank) {
     const auto memory = options.memory.empty() ? Result<std::uint64_t>(0) : parse_bytes(options.memory);
     if (!memory) return memory.error();
-    return worker::choose_device({.device = options.device,
-                                  .memory_bytes = *memory,
-                                  .threads = options.threads > 0 ? options.threads : default_threads(),
-                                  .local_rank = environment_number("OMPI_COMM_WORLD_LOCAL_RANK", 0),
-                                  .local_count = environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1)});
+    const int local_count = environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1) * options.ranks;
+    return worker::choose_device(
+        {.device = options.device,
+         .memory_bytes = *memory,
+         .threads = options.threads > 0 ? options.threads : default_threads(local_count),
+         .local_rank = environment_number("OMPI_COMM_WORLD_LOCAL_RANK", 0) * options.ranks + rank,
+         .local_count = local_count,
+         .ranks = options.ranks});
 }
-
-// Turns the first SIGTERM or SIGINT into node.drain(), and any further one into node.stop(). The signals are blocked in all other
-// threads.
-class StopOnSignal {
-  public:
-    explicit StopOnSignal(worker::Node& node)
-        : thread_([this, &node] {
-              for (bool first = true;; first = false) {
-                  int signal = 0;
-                  sigwait(&signals(), &signal);
-                  if (signal == SIGUSR1) return;
-                  first ? node.drain() : node.stop();
-              }
-          }) {}
-    ~StopOnSignal() {
-        pthread_kill(thread_.native_handle(), SIGUSR1);
-        thread_.join();
-    }
-
-    static const sigset_t& signals() {
-        static const sigset_t set = [] {
-            sigset_t made;
-            sigemptyset(&made);
-            sigaddset(&made, SIGTERM);
-            sigaddset(&made, SIGINT);
-            sigaddset(&made, SIGUSR1);
-            return made;
-        }();
-        return set;
-    }
-
-  private:
-    std::thread thread_;
-};
 
 // Ranks of a launcher's world use MPI. A worker that was started alone is a world of one, and needs none.
 worker::FormCollective make_former(comm::MpiWorld* world) {
@@ -172,7 +145,7 @@ worker::FormCollective make_former(comm::MpiWorld* world) {
         if (ranks.size() != 1) {
             return {Errc::unsupported,
                     "this worker was started alone and cannot form a grid with others: start the workers of a grid "
-                    "together with mpirun"};
+                    "together with mpirun, or as threads of one process with --ranks"};
         }
         return std::move(comm::make_thread_collectives(1, generation)[0]);
     };
@@ -188,32 +161,70 @@ int list_devices() {
     return 0;
 }
 
+Result<std::unique_ptr<worker::Node>> make_node(worker::NodeOptions configured, worker::FormCollective form,
+                                                const Options& options, int rank) {
+    auto chosen = choose_device(options, rank);
+    if (!chosen) return chosen.error();
+    configured.memory_bytes = chosen->memory_bytes;
+    log_info(fmt::format("rank {} computes on {}, {} for pages", configured.mpi_rank, chosen->device->status().name,
+                         format_bytes(chosen->memory_bytes)));
+    return std::make_unique<worker::Node>(std::move(configured), std::move(form), std::move(chosen->device));
+}
+
+using Nodes = std::vector<std::unique_ptr<worker::Node>>;
+
+Result<Nodes> make_one(const Options& options, comm::MpiWorld* world) {
+    auto configured = node_options(options, world ? world->rank() : 0, world ? world->id() : 0);
+    if (!configured) return configured.error();
+    if (world) configured->abandoned_mpi_requests = [world] { return world->abandoned_request_count(); };
+    auto node = make_node(*std::move(configured), make_former(world), options, 0);
+    if (!node) return node.error();
+    Nodes nodes;
+    nodes.push_back(*std::move(node));
+    return nodes;
+}
+
+// Threads of this process, which need no launcher.
+Result<Nodes> make_several(const Options& options, comm::ThreadWorld& world) {
+    if (environment_number("OMPI_COMM_WORLD_SIZE", 1) > 1) {
+        return {Errc::unsupported, fmt::format("{} ranks in each process of mpirun: ranks of several processes meet "
+                                               "over MPI, one to a process; start one "
+                                               "process with --ranks, or several without it",
+                                               options.ranks)};
+    }
+    Nodes nodes;
+    for (int rank = 0; rank < world.size(); ++rank) {
+        auto configured = node_options(options, rank, world.id());
+        if (!configured) return configured.error();
+        const auto form = [&world, rank](const std::vector<int>& ranks, Generation generation, Deadline) {
+            return world.form(rank, ranks, generation);
+        };
+        auto node = make_node(*std::move(configured), form, options, rank);
+        if (!node) return node.error();
+        nodes.push_back(*std::move(node));
+    }
+    return nodes;
+}
+
 int run(const Options& options) {
     if (options.list_devices) return list_devices();
-    pthread_sigmask(SIG_BLOCK, &StopOnSignal::signals(), nullptr);
+    worker::StopOnSignal::block();
     if (options.exit_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
     std::unique_ptr<comm::MpiWorld> world;
-    if (std::getenv("OMPI_COMM_WORLD_SIZE")) world = std::make_unique<comm::MpiWorld>();
-    const int rank = world ? world->rank() : 0;
-    init_log(fmt::format("worker rank {}", rank), parse_log_level(options.log_level, LogLevel::info));
+    if (options.ranks == 1 && std::getenv("OMPI_COMM_WORLD_SIZE")) world = std::make_unique<comm::MpiWorld>();
+    comm::ThreadWorld threads(options.ranks);
+    init_log(options.ranks == 1 ? fmt::format("worker rank {}", world ? world->rank() : 0)
+                                : fmt::format("worker of {} ranks", options.ranks),
+             parse_log_level(options.log_level, LogLevel::info));
 
-    auto configured = node_options(options, rank, world ? world->id() : 0);
-    if (!configured) {
-        log_error(configured.error().to_string());
-        return 2;
+    auto nodes = options.ranks == 1 ? make_one(options, world.get()) : make_several(options, threads);
+    if (!nodes) {
+        log_error(nodes.error().to_string());
+        return nodes.error() == Errc::invalid_argument ? kUsage : 1;
     }
-    if (world) configured->abandoned_mpi_requests = [&world] { return world->abandoned_request_count(); };
-    auto chosen = choose_device(options);
-    if (!chosen) {
-        log_error(chosen.error().to_string());
-        return 1;
-    }
-    configured->memory_bytes = chosen->memory_bytes;
-    log_info(
-        fmt::format("computes on {}, {} for pages", chosen->device->status().name, format_bytes(chosen->memory_bytes)));
-    worker::Node node(*configured, make_former(world.get()), std::move(chosen->device));
-    StopOnSignal stop(node);
-    if (const Status done = node.run(); !done) {
+    worker::NodeGroup group(*std::move(nodes));
+    worker::StopOnSignal stop([&group] { group.drain(); }, [&group] { group.stop(); });
+    if (const Status done = group.run(); !done) {
         log_error(done.error().to_string());
         return 1;
     }

@@ -29,6 +29,8 @@ constexpr std::array kSettings{
             "memory for pages of each of its workers; taken as pages are used"},
     Setting{"local.threads", "KVGRID_LOCAL_THREADS", "--threads", "0", number,
             "kernel threads of each of its workers; 0: this host's cores shared among them", 0, 1024},
+    Setting{"local.one_process", "KVGRID_LOCAL_ONE_PROCESS", "--one-process", "false", boolean,
+            "its workers are threads of one process, as where they share a GPU; mpirun is not needed then"},
 
     Setting{"coordinator.listen", "KVGRID_COORDINATOR_LISTEN", "--listen", "127.0.0.1:7070", list,
             "where to listen: host:port (port 0: any) or unix:/path; may be several"},
@@ -53,6 +55,8 @@ constexpr std::array kSettings{
             "where to serve /metrics, /live, /ready and /version: host:port, as --listen; nowhere if left out"},
     Setting{"worker.allow_remote", "KVGRID_WORKER_ALLOW_REMOTE", "--allow-remote", "false", boolean,
             "listen also on addresses that other hosts can reach (traffic is not encrypted)"},
+    Setting{"worker.ranks", "KVGRID_WORKER_RANKS", "--ranks", "1", number,
+            "workers of this process, as threads: for several ranks on one GPU, and without mpirun", 1, 64},
     Setting{"worker.device", "KVGRID_WORKER_DEVICE", "--device", "auto", text,
             "where pages are kept and attention is computed: cpu, gpu (this worker's of the host's), gpu:N, or auto: a "
             "GPU if there is one"},

@@ -12,6 +12,7 @@
 
 #include "client/cli/local/process_scan.h"
 #include "client/cli/local/text_file.h"
+#include "client/cli/replay/replay.h"
 #include "tests/e2e/counting_sequence.h"
 #include "tests/e2e/e2e_cluster.h"
 
@@ -52,6 +53,32 @@ TEST(LocalCluster, StopLeavesNoProcessAndNoFile) {
     EXPECT_TRUE(cli::processes_naming(mark).empty());
     EXPECT_FALSE(std::filesystem::exists(mark));
     EXPECT_TRUE(cluster.stop());
+}
+
+// Four ranks as threads, without mpirun: they form a grid, answer rightly, and end when asked to.
+TEST(LocalCluster, WorkersMayBeThreadsOfOneProcess) {
+    auto cluster =
+        cli::LocalCluster::start({.workers = 4, .one_process = true, .state_dir = {}, .interrupted = {}}).value();
+    const std::string mark = cluster.mark();
+    EXPECT_EQ(cli::processes_naming(mark).size(), 2u);  // coordinator, kvgrid-worker
+    {
+        auto client = Client::connect(cluster.endpoint()).value();
+        const auto status = client.status().value();
+        EXPECT_EQ(status.workers.size(), 4u);
+        const auto model =
+            client
+                .register_model(
+                    cli::replay_spec(real_trace(), Dtype::f32),
+                    {.grid = {2, 2}, .pool_bytes_per_worker = cli::replay_pool_bytes(real_trace(), Dtype::f32, {2, 2})})
+                .value();
+        EXPECT_TRUE(cli::replay(client, model, real_trace()).value().passed());
+        for (const WorkerOccupancy& worker : client.occupancy().value().workers)
+            EXPECT_GT(worker.models.at(0).free_pages, 0u);
+    }
+    const Status stopped = cluster.stop();
+
+    EXPECT_TRUE(stopped) << stopped.error().to_string();
+    EXPECT_TRUE(cli::processes_naming(mark).empty());
 }
 
 // Longer than processes get that have nothing to wait for.

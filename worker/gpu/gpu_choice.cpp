@@ -9,8 +9,8 @@ int usable_gpu_count() {
     return kernels::device_count();
 }
 
-Result<std::unique_ptr<Device>> make_gpu_device(int index) {
-    auto made = GpuDevice::make(index);
+Result<std::unique_ptr<Device>> make_gpu_device(int index, int sharers) {
+    auto made = GpuDevice::make(index, sharers);
     if (!made) return made.error();
     return std::unique_ptr<Device>(std::move(*made));
 }

@@ -3,6 +3,8 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device.h"
 #include "worker/gpu/gpu_model.h"
@@ -11,7 +13,7 @@ namespace kvgrid::worker {
 
 using kernels::check_cuda;
 
-Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index) {
+Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers) {
     const int count = kernels::device_count();
     if (index >= count) {
         return {Errc::unavailable,
@@ -20,7 +22,8 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index) {
     }
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
     const kernels::DeviceInfo info = kernels::current_device();
-    return std::unique_ptr<GpuDevice>(new GpuDevice(index, info.name, info.multiprocessor_count));
+    return std::unique_ptr<GpuDevice>(
+        new GpuDevice(index, info.name, std::max(1, info.multiprocessor_count / sharers)));
 }
 
 GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count)
@@ -29,7 +32,8 @@ GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count)
       multiprocessor_count_(multiprocessor_count),
       memory_before_(memory().total - memory().free) {}
 
-GpuDevice::Memory GpuDevice::memory() {
+GpuDevice::Memory GpuDevice::memory() const {
+    check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread asks
     Memory memory{};
     check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo");
     return memory;

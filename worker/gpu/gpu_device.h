@@ -12,8 +12,9 @@ namespace kvgrid::worker {
 // One GPU, or a share of it.
 class GpuDevice final : public Device {
   public:
-    // Binds GPU `index` to the calling thread, which has to be the one that uses the device. `unavailable` where there is none such.
-    static Result<std::unique_ptr<GpuDevice>> make(int index);
+    // `sharers`: how many such devices use the GPU's SMs at the same time; each plans for its share of them. `unavailable` where there is no
+    // GPU `index`.
+    static Result<std::unique_ptr<GpuDevice>> make(int index, int sharers = 1);
 
     DeviceStatus status() const override;
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
@@ -23,7 +24,7 @@ class GpuDevice final : public Device {
         std::size_t free, total;  // as the driver counts them
     };
     GpuDevice(int index, std::string name, int multiprocessor_count);
-    static Memory memory();
+    Memory memory() const;
 
     const int index_;
     const std::string name_;

@@ -30,6 +30,7 @@ void add_cluster_keep(CommandLine& line) {
     command.add_option("--workers", options->cluster.workers)->required();
     command.add_option("--memory-bytes", options->cluster.memory_bytes_per_worker)->required();
     command.add_option("--threads", options->cluster.threads_per_worker)->required();
+    command.add_flag("--one-process", options->cluster.one_process);
     command.add_option("--listen", options->cluster.listen);
     line.on_without_config(command, [options, &line] { return run(line, *options); });
 }

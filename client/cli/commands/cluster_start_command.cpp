@@ -32,6 +32,7 @@ struct StartOptions {
     int workers = 0;
     std::string memory;
     int threads = 0;
+    bool one_process = false;
 };
 
 void print_record(const LocalClusterRecord& record, const fs::path& state_dir, bool already,
@@ -70,13 +71,23 @@ Result<ChildProcess> start_keeper(const StartOptions& options, std::uint64_t mem
     fs::rename(state_dir / kKeeperLog, state_dir / (std::string(kKeeperLog) + ".before"), error);
     const fs::path self = fs::read_symlink("/proc/self/exe", error);
     if (error) return {Errc::internal, "cannot read /proc/self/exe: " + error.message()};
+    std::vector<std::string> arguments{self,
+                                       "cluster",
+                                       "keep",
+                                       "--json",
+                                       "--state-dir",
+                                       state_dir,
+                                       "--workers",
+                                       std::to_string(options.workers),
+                                       "--memory-bytes",
+                                       std::to_string(memory_bytes),
+                                       "--threads",
+                                       std::to_string(options.threads),
+                                       "--listen",
+                                       options.listen};
+    if (options.one_process) arguments.emplace_back("--one-process");
     return ChildProcess::start(
-        {.arguments = {self, "cluster", "keep", "--json", "--state-dir", state_dir, "--workers",
-                       std::to_string(options.workers), "--memory-bytes", std::to_string(memory_bytes), "--threads",
-                       std::to_string(options.threads), "--listen", options.listen},
-         .environment = {},
-         .log = state_dir / kKeeperLog,
-         .outlives_caller = true});
+        {.arguments = std::move(arguments), .environment = {}, .log = state_dir / kKeeperLog, .outlives_caller = true});
 }
 
 Errc code_named(const std::string& name) {
@@ -154,6 +165,7 @@ void add_cluster_start(CommandLine& line) {
     line.settings.add(command, "local.workers", options->workers);
     line.settings.add(command, "local.memory", options->memory);
     line.settings.add(command, "local.threads", options->threads);
+    line.settings.add(command, "local.one_process", options->one_process);
     line.settings.add(command, "local.listen", options->listen);
     add_local_name_options(line, command, options->which);
     line.on(command, [options, &line] { return run(line, *options); });

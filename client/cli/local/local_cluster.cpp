@@ -110,11 +110,6 @@ Status LocalCluster::start_coordinator() {
 Status LocalCluster::start_workers() {
     const auto program = program_beside_this("kvgrid-worker");
     if (!program) return program.error();
-    const auto mpirun = find_mpirun();
-    if (!mpirun) return mpirun.error();
-    const bool as_root = geteuid() == 0;
-    if (as_root) log_info("running as root: mpirun is told that this is meant");
-
     const std::filesystem::path& sockets = sockets_->path();
     std::vector<std::string> worker{*program,
                                     "--coordinator",
@@ -133,13 +128,29 @@ Status LocalCluster::start_workers() {
                                     options_.log_level,
                                     "--exit-with-parent"};
     worker.insert(worker.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
+    if (options_.one_process) {
+        worker.insert(worker.end(), {"--ranks", std::to_string(options_.workers)});
+        return take_workers(
+            ChildProcess::start({.arguments = worker, .environment = {}, .log = state_dir_ / kWorkersLog}));
+    }
+    const auto mpirun = find_mpirun();
+    if (!mpirun) return mpirun.error();
+    const bool as_root = geteuid() == 0;
+    if (as_root) log_info("running as root: mpirun is told that this is meant");
     const MpirunJob job{.mpirun = *mpirun, .rank_count = options_.workers, .program = worker, .temporary = sockets};
-    auto child = ChildProcess::start({.arguments = mpirun_arguments(job),
-                                      .environment = mpirun_environment(job, as_root),
-                                      .log = state_dir_ / kWorkersLog});
-    if (!child) return child.error();
-    workers_ = *std::move(child);
+    return take_workers(ChildProcess::start({.arguments = mpirun_arguments(job),
+                                             .environment = mpirun_environment(job, as_root),
+                                             .log = state_dir_ / kWorkersLog}));
+}
+
+Status LocalCluster::take_workers(Result<ChildProcess> started) {
+    if (!started) return started.error();
+    workers_ = *std::move(started);
     return {};
+}
+
+const char* LocalCluster::workers_program() const {
+    return options_.one_process ? "kvgrid-worker" : "mpirun";
 }
 
 Status LocalCluster::wait_until_listening(Deadline deadline) {
@@ -181,7 +192,7 @@ Status LocalCluster::revive_coordinator() {
 Status LocalCluster::check() {
     if (Status running = check_child(coordinator_, "kvgrid-coordinator", state_dir_ / kCoordinatorLog); !running)
         return running;
-    return check_child(workers_, "mpirun", state_dir_ / kWorkersLog);
+    return check_child(workers_, workers_program(), state_dir_ / kWorkersLog);
 }
 
 std::vector<std::string> LocalCluster::listening() const {
@@ -197,6 +208,7 @@ std::string LocalCluster::log_ends() const {
 // The ranks are asked themselves: they end in order, and mpirun with them. Asked to end, mpirun would wait for a second twice.
 void LocalCluster::ask_workers_to_end() {
     if (!workers_ || !workers_->running()) return;
+    if (options_.one_process) return workers_->signal_group(SIGTERM);
     for (const pid_t process_id : processes_naming(mark())) {
         if (process_id == workers_->process_id()) continue;
         if (coordinator_ && process_id == coordinator_->process_id()) continue;
@@ -211,7 +223,7 @@ Status LocalCluster::stop() {
     ask_workers_to_end();
     if (workers_ && !workers_->wait_until(deadline_in(options_.drain_timeout + kEndTimeout)))
         workers_->signal_group(SIGTERM);
-    if (workers_ && !workers_->wait_until(deadline_in(kStopTimeout))) killed += " mpirun";
+    if (workers_ && !workers_->wait_until(deadline_in(kStopTimeout))) killed += std::string(" ") + workers_program();
     workers_.reset();  // kills
     if (coordinator_) coordinator_->signal_group(SIGTERM);
     if (coordinator_ && !coordinator_->wait_until(deadline_in(kStopTimeout))) killed += " kvgrid-coordinator";

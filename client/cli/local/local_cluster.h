@@ -21,6 +21,7 @@ struct LocalClusterOptions {
     int workers = 4;
     std::uint64_t memory_bytes_per_worker = std::uint64_t{1} << 30;
     int threads_per_worker = 0;       // 0: this host's cores shared among the workers
+    bool one_process = false;         // the workers are threads of one process, and mpirun is not needed
     std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
     std::chrono::milliseconds drain_timeout{10'000};  // for steps that are open when it is stopped
@@ -36,7 +37,7 @@ struct LocalClusterOptions {
 //
 //     this process
 //       |-- kvgrid-coordinator            coordinator.log
-//       '-- mpirun                        workers.log
+//       '-- mpirun                        workers.log; in one process: kvgrid-worker itself
 //             '-- kvgrid-worker ...       all talk over Unix-domain sockets in a directory of this cluster alone;
 //                                         metrics over HTTP on free loopback ports
 //
@@ -79,6 +80,8 @@ class LocalCluster {
     Status wait_until_listening(Deadline deadline);
     Status wait_until_ready(Deadline deadline);
     void ask_workers_to_end();
+    Status take_workers(Result<ChildProcess> started);
+    const char* workers_program() const;
 
     LocalClusterOptions options_;
     std::unique_ptr<TemporaryDirectory> sockets_;  // none: stopped, or moved from
