@@ -147,9 +147,12 @@ Result<Lead> ClusterLink::take_up(const wire::StatusReply& status) {
     bool same = lead_ && lead_->generation.value == status.generation() &&
                 lead_->channel->endpoint().to_string() == endpoint->to_string();
     if (same) return *lead_;  // another thread was faster
-    previous = std::exchange(lead_, Lead{.channel = std::make_shared<comm::Channel>(io_, *endpoint),
+    auto channel = std::make_shared<comm::Channel>(io_, *endpoint);
+    auto tensors = SharedTensors::make(*channel);
+    previous = std::exchange(lead_, Lead{.channel = std::move(channel),
                                          .generation = Generation{status.generation()},
                                          .worker = {status.workers().empty() ? 0 : status.workers(0).worker()},
+                                         .tensors = std::move(tensors),
                                          .name = lead_name(status)});
     return *lead_;
 }

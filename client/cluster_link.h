@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "client/shared_tensors.h"
 #include "comm/rpc/channel.h"
 #include "comm/rpc/io_thread.h"
 #include "comm/wire/messages.h"
@@ -20,7 +21,8 @@ struct Lead {
     std::shared_ptr<comm::Channel> channel;
     Generation generation;
     WorkerId worker;
-    std::string name;  // "worker 3 (rank 0, pid 77 on host x)": what an error says is gone
+    std::shared_ptr<SharedTensors> tensors;  // that layer calls to it may use
+    std::string name;                        // "worker 3 (rank 0, pid 77 on host x)": what an error says is gone
 };
 
 enum class Repeat {

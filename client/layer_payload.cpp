@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 namespace kvgrid {
 namespace {
 
@@ -34,24 +36,39 @@ Status check_tensor(const LayerCall& call, const char* name, std::size_t got, st
 
 }  // namespace
 
-Result<comm::Payload> layer_payload(const LayerCall& call, const LayerInput& input) {
-    if (Status status = check_layer(call); !status) return status.error();
-    if (Status status = check_tensor(call, "q", input.q.size(), query_bytes(call)); !status) return status.error();
-    if (Status status = check_tensor(call, "k", input.k.size(), kv_bytes(call)); !status) return status.error();
-    if (Status status = check_tensor(call, "v", input.v.size(), kv_bytes(call)); !status) return status.error();
+Status check_layer_input(const LayerCall& call, const LayerInput& input) {
+    if (Status status = check_layer(call); !status) return status;
+    if (Status status = check_tensor(call, "q", input.q.size(), query_bytes(call)); !status) return status;
+    if (Status status = check_tensor(call, "k", input.k.size(), kv_bytes(call)); !status) return status;
+    return check_tensor(call, "v", input.v.size(), kv_bytes(call));
+}
 
+std::size_t layer_input_bytes(const LayerCall& call) {
+    return query_bytes(call) + 2 * kv_bytes(call);
+}
+
+std::size_t layer_output_bytes(const LayerCall& call) {
+    return query_bytes(call);
+}
+
+void copy_layer_input(const LayerInput& input, std::span<std::byte> to) {
+    auto at = to.begin();
+    for (auto tensor : {input.q, input.k, input.v}) at = std::ranges::copy(tensor, at).out;
+}
+
+comm::Payload layer_payload(const LayerInput& input) {
     std::vector<std::byte> bytes;
     bytes.reserve(input.q.size() + input.k.size() + input.v.size());
     for (auto tensor : {input.q, input.k, input.v}) bytes.insert(bytes.end(), tensor.begin(), tensor.end());
     return comm::Payload::own(std::move(bytes));
 }
 
-Result<std::vector<std::byte>> layer_output(const LayerCall& call, const comm::Payload& payload) {
-    if (payload.size() != query_bytes(call))
+Result<std::vector<std::byte>> layer_output(const LayerCall& call, std::span<const std::byte> bytes) {
+    if (bytes.size() != query_bytes(call))
         return {Errc::corrupt,
                 fmt::format("the lead answered {} bytes for o of layer {}; {} tokens of model '{}' make {}",
-                            payload.size(), call.layer, call.tokens, call.spec.name, query_bytes(call))};
-    return std::vector<std::byte>(payload.bytes().begin(), payload.bytes().end());
+                            bytes.size(), call.layer, call.tokens, call.spec.name, query_bytes(call))};
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
 }  // namespace kvgrid

@@ -15,11 +15,19 @@ struct LayerCall {
     int layer;
 };
 
-// q, then k and v, as one payload: the layer request's. invalid_argument names the layer that may not be called or the
-// tensor, with the bytes that came and those that belong.
-Result<comm::Payload> layer_payload(const LayerCall& call, const LayerInput& input);
+// invalid_argument names the layer that may not be called or the tensor, with the bytes that came and those that belong.
+Status check_layer_input(const LayerCall& call, const LayerInput& input);
 
-// o out of the reply's payload. corrupt: it has another size than o.
-Result<std::vector<std::byte>> layer_output(const LayerCall& call, const comm::Payload& payload);
+// What belongs: q, then k and v; and o.
+std::size_t layer_input_bytes(const LayerCall& call);
+std::size_t layer_output_bytes(const LayerCall& call);
+
+// q, then k and v; `to` has layer_input_bytes.
+void copy_layer_input(const LayerInput& input, std::span<std::byte> to);
+// As one payload: the layer request's.
+comm::Payload layer_payload(const LayerInput& input);
+
+// o out of the reply's bytes. corrupt: there are more or fewer than o has.
+Result<std::vector<std::byte>> layer_output(const LayerCall& call, std::span<const std::byte> bytes);
 
 }  // namespace kvgrid

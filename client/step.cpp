@@ -13,19 +13,60 @@ using Output = Result<std::vector<std::byte>>;
 
 constexpr auto kAbortWait = 500ms;  // of a destructor
 
-ClientRequest layer_request(StepId step, int layer, comm::Payload payload) {
-    wire::LayerRequest request;
-    request.set_step(step.value);
-    request.set_layer(layer);
-    return {.type = MessageType::layer,
-            .reply = MessageType::layer_reply,
-            .message = comm::pack(request),
-            .payload = std::move(payload)};
+constexpr std::size_t kSharedAlignment = 256;
+
+std::size_t output_offset(std::size_t input_bytes) {
+    return (input_bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
 }
 
-Output output_of(const LayerCall& call, const Result<comm::Frame>& reply) {
-    if (!reply) return reply.error();
-    return layer_output(call, reply->payload);
+// A layer call on its way: in memory that the lead shares, where there is some, else in the request's payload.
+struct LayerRequest {
+    ClientRequest request;
+    std::shared_ptr<SharedTensors::Block> block;
+    std::size_t output_bytes;
+};
+
+LayerRequest make_request(const Lead& lead, StepId step, const LayerCall& call, const LayerInput& input,
+                          Deadline deadline) {
+    const std::size_t input_bytes = layer_input_bytes(call), output_bytes = layer_output_bytes(call);
+    wire::LayerRequest message;
+    message.set_step(step.value);
+    message.set_layer(call.layer);
+    auto block =
+        lead.tensors->take(*lead.channel, lead.generation.value, output_offset(input_bytes) + output_bytes, deadline);
+    comm::Payload payload;
+    if (block) {
+        copy_layer_input(input, block->bytes().first(input_bytes));
+        message.set_shared_offset(block->offset());
+        message.set_shared_bytes(input_bytes);
+        message.set_shared_output_bytes(output_bytes);
+    } else {
+        payload = layer_payload(input);
+    }
+    return {{.type = MessageType::layer,
+             .reply = MessageType::layer_reply,
+             .message = comm::pack(message),
+             .payload = std::move(payload)},
+            std::move(block),
+            output_bytes};
+}
+
+// Whether the lead may still be at work on a call that ended so.
+bool may_be_under_way(const Error& error) {
+    return error == Errc::deadline_exceeded || error == Errc::peer_lost || error == Errc::unavailable ||
+           error == Errc::stale_generation;
+}
+
+Output output_of(const LayerCall& call, const LayerRequest& sent, const Result<comm::Frame>& reply) {
+    if (!reply) {
+        if (sent.block && may_be_under_way(reply.error())) sent.block->give_up();
+        return reply.error();
+    }
+    const auto message = comm::unpack<wire::LayerReply>(*reply);
+    if (!message) return message.error();
+    if (!message->shared()) return layer_output(call, reply->payload.bytes());
+    if (!sent.block) return Error{Errc::corrupt, "the lead says that o is in memory that was not given to it"};
+    return layer_output(call, sent.block->bytes().last(sent.output_bytes));
 }
 
 std::future<Output> ready(Error error) {
@@ -94,29 +135,29 @@ std::span<const std::int64_t> Step::lengths() const {
 
 Output Step::layer(int layer, const LayerInput& input) {
     if (auto error = impl_->refusal()) return *error;
-    LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
-    auto payload = layer_payload(call, input);
-    if (!payload) return payload.error();
-    auto request = layer_request(impl_->id, layer, std::move(*payload));
-    auto reply = impl_->call(request, impl_->client->deadline());
-    return output_of(call, reply);
+    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    if (Status status = check_layer_input(call, input); !status) return status.error();
+    const Deadline deadline = impl_->client->deadline();
+    const LayerRequest sent = make_request(impl_->lead, impl_->id, call, input, deadline);
+    return output_of(call, sent, impl_->call(sent.request, deadline));
 }
 
 std::future<Output> Step::layer_async(int layer, const LayerInput& input) {
     if (auto error = impl_->refusal()) return ready(*error);
-    auto payload = layer_payload({*impl_->spec, impl_->kind, impl_->tokens, layer}, input);
-    if (!payload) return ready(payload.error());
-    auto request = layer_request(impl_->id, layer, std::move(*payload));
+    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    if (Status status = check_layer_input(call, input); !status) return ready(status.error());
+    const Deadline deadline = impl_->client->deadline();
+    auto sent = std::make_shared<const LayerRequest>(make_request(impl_->lead, impl_->id, call, input, deadline));
 
     // The callback runs on the I/O thread: it must not hold the client, whose end would wait for that thread.
     auto promise = std::make_shared<std::promise<Output>>();
     auto output = promise->get_future();
     impl_->lead.channel->call(
-        request.type, impl_->lead.generation.value, std::move(request.message), std::move(request.payload),
-        impl_->client->deadline(),
-        [promise, spec = impl_->spec, kind = impl_->kind, tokens = impl_->tokens, layer](Result<comm::Frame> reply) {
-            promise->set_value(
-                output_of({*spec, kind, tokens, layer}, checked_type(std::move(reply), MessageType::layer_reply)));
+        MessageType::layer, impl_->lead.generation.value, sent->request.message, sent->request.payload, deadline,
+        [promise, sent, spec = impl_->spec, kind = impl_->kind, tokens = impl_->tokens,
+         layer](Result<comm::Frame> reply) {
+            promise->set_value(output_of({*spec, kind, tokens, layer}, *sent,
+                                         checked_type(std::move(reply), MessageType::layer_reply)));
         });
     return output;
 }

@@ -187,6 +187,7 @@ void GridSide::operation(const comm::Request& request, comm::Responder responder
 }
 
 void GridSide::connection_lost(comm::ConnectionId connection) {
+    if (service_) service_->connection_lost(connection);
     if (lead_) return lead_->owner_lost(connection);
     if (connection != lead_connection_) return;
     lead_connection_ = 0;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -69,6 +70,8 @@ void Service::handle(Request request, Responder responder) {
             return begin_step(request, std::move(responder));
         case MessageType::layer:
             return layer(request, std::move(responder));
+        case MessageType::share_memory:
+            return share_memory(request, std::move(responder));
         case MessageType::commit_step:
             return commit_step(request, std::move(responder));
         case MessageType::abort_step:
@@ -185,16 +188,55 @@ bool Service::owns(const Request& request, std::uint64_t step, Responder& respon
     return owner.ok();
 }
 
+namespace {
+
+constexpr std::uint64_t kSharedAlignment = 256;
+
+// Answers a layer call; `output`, if it is not empty, is where o goes.
+Lead::Done answer_layer(Responder responder, SharedMemory::Part output) {
+    return answer(std::move(responder), [output](Responder& to, OperationResult result) {
+        wire::LayerReply reply;
+        reply.set_compute_ns(result.compute_ns);
+        reply.set_join_ns(result.join_ns);
+        const auto o = result.tensors.bytes();
+        const bool shares = output.region && output.region->is_open() && o.size() <= output.bytes.size();
+        if (!shares) return to.reply(MessageType::layer_reply, comm::pack(reply), std::move(result.tensors));
+        std::ranges::copy(o, output.bytes.begin());
+        reply.set_shared(true);
+        to.reply(MessageType::layer_reply, comm::pack(reply));
+    });
+}
+
+}  // namespace
+
 void Service::layer(const Request& request, Responder responder) {
     const auto message = parse<wire::LayerRequest>(request, responder);
     if (!message || !owns(request, message->step(), responder)) return;
-    lead_.layer(StepId{message->step()}, message->layer(), request.frame.payload,
-                answer(std::move(responder), [](Responder& to, OperationResult result) {
-                    wire::LayerReply reply;
-                    reply.set_compute_ns(result.compute_ns);
-                    reply.set_join_ns(result.join_ns);
-                    to.reply(MessageType::layer_reply, comm::pack(reply), std::move(result.tensors));
-                }));
+    const StepId step{message->step()};
+    if (message->shared_bytes() == 0) {
+        return lead_.layer(step, message->layer(), request.frame.payload, answer_layer(std::move(responder), {}));
+    }
+    const auto tensors = shared_memory_.part(request.connection, message->shared_offset(), message->shared_bytes());
+    if (!tensors) return responder.fail(tensors.error());
+    Result<SharedMemory::Part> output{SharedMemory::Part{}};
+    if (message->shared_output_bytes() > 0) {
+        const std::uint64_t end = message->shared_offset() + message->shared_bytes();
+        output =
+            shared_memory_.part(request.connection, (end + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment,
+                                message->shared_output_bytes());
+    }
+    if (!output) return responder.fail(output.error());
+    lead_.layer(step, message->layer(), comm::Payload(tensors->region, tensors->bytes),
+                answer_layer(std::move(responder), *output));
+}
+
+void Service::share_memory(const Request& request, Responder responder) {
+    const auto message = parse<wire::ShareMemoryRequest>(request, responder);
+    if (!message) return;
+    if (Status shared = shared_memory_.share(request, message->file(), message->bytes()); !shared) {
+        return responder.fail(shared.error());
+    }
+    responder.reply(MessageType::empty, {});
 }
 
 void Service::commit_step(const Request& request, Responder responder) {

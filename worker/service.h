@@ -6,6 +6,7 @@
 #include "comm/rpc/server.h"
 #include "core/ids.h"
 #include "worker/lead.h"
+#include "worker/shared_memory.h"
 
 namespace kvgrid::worker {
 
@@ -21,6 +22,7 @@ class Service {
     // Every request type that a lead serves; another type is answered with `unsupported`, another generation with
     // `stale_generation`.
     void handle(comm::Request request, comm::Responder responder);
+    void connection_lost(comm::ConnectionId connection) { shared_memory_.connection_lost(connection); }
 
     // As the coordinator says over the worker's own connection to it.
     void begin_term(std::uint64_t term) { term_ = term; }
@@ -34,6 +36,7 @@ class Service {
     void close_sequence(const comm::Request& request, comm::Responder responder);
     void begin_step(const comm::Request& request, comm::Responder responder);
     void layer(const comm::Request& request, comm::Responder responder);
+    void share_memory(const comm::Request& request, comm::Responder responder);
     bool owns(const comm::Request& request, std::uint64_t step, comm::Responder& responder) const;
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);
@@ -46,6 +49,7 @@ class Service {
     void take_trace(const comm::Request& request, comm::Responder responder);
 
     Lead& lead_;
+    SharedMemory shared_memory_;
     const Generation generation_;
     std::uint64_t term_ = 0;
     const std::vector<WorkerId> workers_by_rank_;

@@ -23,12 +23,20 @@ struct Connection {
 
     const ConnectionId id;
     const std::shared_ptr<FrameStream> stream;
+    std::int32_t peer_process = 0;
     int requests_in_flight = 0;
     std::size_t request_bytes_in_flight = 0;
     bool paused = false;
     SteadyTimer resumed;  // never expires; cancelled when reading may go on
 };
 using ConnectionPtr = std::shared_ptr<Connection>;
+
+std::int32_t peer_process_of(Socket& socket) {
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return 0;
+    return peer.pid;
+}
 
 void send_error(FrameStream& stream, std::uint64_t request, const Error& error) {
     stream.send({.type = MessageType::error, .request = request}, pack(to_wire(error)), {});
@@ -185,9 +193,11 @@ Task<> Server::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<A
 }
 
 void Server::Impl::add(Socket socket) {
+    const std::int32_t peer_process = peer_process_of(socket);
     const FrameStream::Limits stream_limits{limits.unsent_bytes_max, limits.frame_timeout};
     auto stream = std::make_shared<FrameStream>(std::move(socket), stream_limits, unsent_bytes);
     auto connection = std::make_shared<Connection>(++last_connection, stream, executor());
+    connection->peer_process = peer_process;
     stream->on_fewer_unsent([server = this, held = std::weak_ptr(connection)] {
         if (const ConnectionPtr paused = held.lock()) server->resume(*paused);
     });
@@ -240,7 +250,8 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         const Deadline deadline =
             header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
         Responder responder = responder_for(connection, *frame, arrival);
-        handlers.on_request({std::move(*frame), connection.id, deadline}, std::move(responder));
+        handlers.on_request({std::move(*frame), connection.id, deadline, connection.peer_process},
+                            std::move(responder));
     }
     co_return Error{Errc::unavailable, "the server is closed"};
 }

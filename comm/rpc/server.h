@@ -41,7 +41,8 @@ class Responder {
 struct Request {
     Frame frame;
     ConnectionId connection = 0;
-    Deadline deadline;  // arrival + the caller's time-out; far away if it set none
+    Deadline deadline;              // arrival + the caller's time-out; far away if it set none
+    std::int32_t peer_process = 0;  // of a Unix-domain socket, as this host's kernel knows it; else 0
 };
 
 struct ServerLimits {

@@ -2,9 +2,14 @@
 // client and to a client that checks nothing, and the fixture looks that no page and no answer has changed.
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
 
+#include "comm/rpc/shared_region.h"
 #include "comm/wire/kvgrid.pb.h"
 #include "tests/e2e/bad_input/bad_input.h"
 
@@ -250,6 +255,57 @@ TEST_F(BadInput, ASpecThatCannotBeShardedOverTheWorkersIsRefused) {
         EXPECT_EQ(coordinator.refusal(MessageType::register_model, comm::pack(request)), Errc::invalid_argument)
             << json;
     }
+}
+
+// Descriptors that are no shared memory, and parts that are not within it; and what is right is answered through it.
+TEST_F(BadInput, SharedMemoryThatIsNone) {
+    RawClient lead = raw_lead();
+    const StepId step = begin(lead, trunk().id(), 1);
+    const auto share = [](int file, std::uint64_t bytes) {
+        wire::ShareMemoryRequest request;
+        request.set_file(file);
+        request.set_bytes(bytes);
+        return comm::pack(request);
+    };
+    const auto layer = [&](std::uint64_t offset, std::uint64_t bytes, std::uint64_t output_bytes) {
+        wire::LayerRequest request;
+        request.set_step(step.value);
+        request.set_shared_offset(offset);
+        request.set_shared_bytes(bytes);
+        request.set_shared_output_bytes(output_bytes);
+        return comm::pack(request);
+    };
+    const auto memory = comm::SharedRegion::make(64 << 10).value();
+    const std::size_t size = memory->bytes().size();
+    const int unsealed = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    expect_refusal(lead.refusal(MessageType::share_memory, share(unsealed, 10)), Errc::invalid_argument, "sealed");
+    expect_refusal(lead.refusal(MessageType::share_memory, share(99'999, 10)), Errc::unsupported, "/fd/99999");
+    expect_refusal(lead.refusal(MessageType::share_memory, share(memory->file(), size + 1)), Errc::invalid_argument,
+                   "sealed");
+    expect_refusal(lead.refusal(MessageType::layer, layer(0, 100, 0)), Errc::invalid_argument, "has shared 0 bytes");
+    ASSERT_TRUE(lead.call(MessageType::share_memory, share(memory->file(), size)));
+    for (const auto& [offset, bytes] :
+         {std::pair<std::uint64_t, std::uint64_t>{size - 50, 100}, {1, size}, {~0ull, 2}, {size + 1, 1}}) {
+        expect_refusal(lead.refusal(MessageType::layer, layer(offset, bytes, 0)), Errc::invalid_argument,
+                       "of shared memory");
+    }
+    expect_refusal(lead.refusal(MessageType::layer, layer(0, 100, size)), Errc::invalid_argument, "of shared memory");
+    expect_refusal(lead.refusal(MessageType::layer, layer(0, 100, 100)), Errc::invalid_argument, "100");
+
+    const LayerBytes tensors = layer_bytes(spec(), 0, 1, 5);
+    const std::string wire = tensors.wire();
+    std::memcpy(memory->bytes().data() + 512, wire.data(), wire.size());
+    const auto reply = lead.call(MessageType::layer, layer(512, wire.size(), tensors.q.size()));
+    ASSERT_TRUE(reply) << reply.error().to_string();
+    EXPECT_TRUE(comm::unpack<wire::LayerReply>(*reply)->shared());
+    EXPECT_EQ(reply->payload.size(), 0u);
+    const auto o = memory->bytes().subspan((512 + wire.size() + 255) / 256 * 256, tensors.q.size());
+    EXPECT_TRUE(lead.call(MessageType::abort_step, step_message(step)));
+    const StepPart part{&trunk(), 1};
+    Step again = client().begin({&part, 1}).value();
+    EXPECT_TRUE(std::ranges::equal(again.layer(0, tensors.input()).value(), o));
+    EXPECT_TRUE(again.abort());
+    ::close(unsealed);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/unit/client/fake_cluster.h"
 
 namespace kvgrid {
@@ -14,7 +16,8 @@ constexpr int kTokens = 3;
 
 struct LayerPayload : testing::Test {
     Result<comm::Payload> make(StepKind kind, int layer, const LayerInput& input) {
-        return layer_payload({spec, kind, kTokens, layer}, input);
+        if (Status valid = check_layer_input({spec, kind, kTokens, layer}, input); !valid) return valid.error();
+        return layer_payload(input);
     }
     void expect_refused(StepKind kind, int layer, const LayerInput& input, const std::string& why) {
         auto payload = make(kind, layer, input);
@@ -38,6 +41,9 @@ TEST_F(LayerPayload, IsQThenKThenV) {
     EXPECT_EQ(payload->bytes()[q.size() - 1], std::byte{1});
     EXPECT_EQ(payload->bytes()[q.size()], std::byte{2});
     EXPECT_EQ(payload->bytes()[q.size() + k.size()], std::byte{3});
+    std::vector<std::byte> copy(layer_input_bytes({spec, StepKind::attend, kTokens, 0}));
+    copy_layer_input({q, k, v}, copy);
+    EXPECT_TRUE(std::ranges::equal(copy, payload->bytes()));
 }
 
 TEST_F(LayerPayload, IsQAloneWhereTheLayerOwnsNoKvAndKvAloneInAWriteStep) {
@@ -64,10 +70,10 @@ TEST_F(LayerPayload, RefusesALayerThatMayNotBeCalled) {
 }
 
 TEST_F(LayerPayload, OutputOfAnotherSizeIsCorrupt) {
-    EXPECT_TRUE(layer_output({spec, StepKind::attend, kTokens, 0}, comm::Payload::copy_of(q)));
-    EXPECT_EQ(layer_output({spec, StepKind::attend, kTokens, 0}, comm::Payload::copy_of(k)).error(), Errc::corrupt);
+    EXPECT_TRUE(layer_output({spec, StepKind::attend, kTokens, 0}, q));
+    EXPECT_EQ(layer_output({spec, StepKind::attend, kTokens, 0}, k).error(), Errc::corrupt);
     EXPECT_TRUE(layer_output({spec, StepKind::write, kTokens, 0}, {}));
-    EXPECT_EQ(layer_output({spec, StepKind::write, kTokens, 0}, comm::Payload::copy_of(k)).error(), Errc::corrupt);
+    EXPECT_EQ(layer_output({spec, StepKind::write, kTokens, 0}, k).error(), Errc::corrupt);
 }
 
 }  // namespace
