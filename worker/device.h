@@ -58,7 +58,8 @@ class DeviceModel {
   public:
     virtual ~DeviceModel() = default;
 
-    // A step begins: the sequences' page lists hold its new tokens now. `no_room` where the device cannot keep the lists.
+    // A step begins: the sequences' page lists hold its new tokens now. `no_room` where the device has no memory for them or for the step's
+    // layer calls.
     virtual Status begin(std::span<const BatchPart> parts) = 0;
     virtual void copy_pages(std::span<const kernels::PagePair> pairs) = 0;
     // Sizes are right already.

@@ -81,10 +81,42 @@ GpuModel::~GpuModel() = default;
 Status GpuModel::begin(std::span<const BatchPart> parts) {
     try {
         lists_.update(parts);
+        reserve(parts);
     } catch (const kernels::CudaError& error) {
-        return {Errc::no_room, fmt::format("the GPU has no memory for more page lists: {}", error.what())};
+        cudaGetLastError();  // a refused allocation is no fault of later calls
+        ++own_moves_;        // what should have grown is gone
+        return {
+            Errc::no_room,
+            fmt::format("the GPU has no memory for the lists and the scratch of this step: {}; send fewer new tokens "
+                        "at once, or give the worker less memory for pages",
+                        error.what())};
     }
     return {};
+}
+
+// Memory for the step's layer calls, so that none of them can lack it: all ranks agree on a begin, and not on a layer.
+void GpuModel::reserve(std::span<const BatchPart> parts) {
+    std::size_t tokens = 0;
+    int chunk_count = 0, list_pages_max = 0;
+    kernels::DecodeShape shape{shape_.heads, kernels::kDecodeQueriesMax};
+    for (const BatchPart& part : parts) {
+        tokens += part.tokens;
+        if (part.tokens <= kernels::kDecodeQueriesMax) continue;
+        ++chunk_count;
+        shape.chunk_query_count_max = std::max(shape.chunk_query_count_max, part.tokens);
+        for (const auto& list : part.sequence->streams) {
+            list_pages_max = std::max(list_pages_max, static_cast<int>(list.size()));
+        }
+    }
+    const kernels::HeadShape& heads = shape_.heads;
+    const std::size_t row = shape_.spec.row_bytes() * tokens;
+    const std::size_t partial_row = (heads.head_dim + 1) * sizeof(float) * tokens;  // with its log-sum-exp
+    const std::size_t output_row = shape_.grid.workers() == 1 ? row : partial_row;
+    own_moves_ += inputs_.grow(row * (heads.query_heads + 2 * heads.kv_heads) + 3 * kAlignment);
+    own_moves_ += outputs_.grow(output_row * heads.query_heads + kAlignment);
+    if (shape_.spec.kv_dtype != KvDtype::as_model && chunk_count > 0) {
+        own_moves_ += widened_.grow(scratch_bytes(shape, list_pages_max, chunk_count));
+    }
 }
 
 void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
@@ -244,14 +276,16 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
 }
 
 // Chunks over fp8 are widened into it: all their streams at once where that is not too much, else some after the others.
+std::size_t GpuModel::scratch_bytes(const kernels::DecodeShape& shape, int list_pages_max, int chunk_count) const {
+    const auto bytes_of = [&](int streams) { return kernels::decode_scratch_bytes(shape, list_pages_max, streams); };
+    int streams = chunk_count * shape_.heads.kv_heads;
+    while (streams > 1 && bytes_of(streams) > kScratchBytes) streams = (streams + 1) / 2;
+    return bytes_of(streams);
+}
+
 DeviceSpan<std::byte> GpuModel::scratch_for(const BatchPlan& plan) {
     if (shape_.spec.kv_dtype == KvDtype::as_model || plan.chunk_count() == 0) return {};
-    const auto bytes_of = [&](int streams) {
-        return kernels::decode_scratch_bytes(plan.shape(), plan.list_pages_max(), streams);
-    };
-    int streams = plan.chunk_count() * shape_.heads.kv_heads;
-    while (streams > 1 && bytes_of(streams) > kScratchBytes) streams = (streams + 1) / 2;
-    own_moves_ += widened_.grow(bytes_of(streams));
+    own_moves_ += widened_.grow(scratch_bytes(plan.shape(), plan.list_pages_max(), plan.chunk_count()));
     return widened_.span<std::byte>(0, widened_.size());
 }
 

@@ -55,6 +55,8 @@ class GpuModel final : public DeviceModel {
     struct GraphKey;
     struct Graph;
 
+    void reserve(std::span<const BatchPart> parts);
+    std::size_t scratch_bytes(const kernels::DecodeShape& shape, int list_pages_max, int chunk_count) const;
     Batch& batch_of(const DeviceLayer& layer);
     BatchPlan& plan_of(Batch& batch, const DeviceLayer& layer);
     void provide_blocks(int needed);

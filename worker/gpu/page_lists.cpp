@@ -116,10 +116,13 @@ void PageLists::grow_entries(std::size_t count) {
     if (count > std::numeric_limits<std::int32_t>::max()) {
         throw kernels::CudaError("the page lists of one model would have more than 2^31 entries: close sequences");
     }
-    stream_.wait(kGpuPatience);
     kernels::DeviceBytes grown(count * sizeof(PageEntry));
-    kernels::check_cuda(cudaMemcpy(grown.data(), entries_.data(), entries_.size(), cudaMemcpyDeviceToDevice),
-                        "cudaMemcpy of page lists");
+    if (capacity_ > 0) {
+        kernels::check_cuda(
+            cudaMemcpyAsync(grown.data(), entries_.data(), entries_.size(), cudaMemcpyDeviceToDevice, stream_.get()),
+            "cudaMemcpyAsync of page lists");
+        stream_.wait(kGpuPatience);
+    }
     counts_.device[static_cast<int>(GpuMemoryKind::page_lists)] += grown.size() - entries_.size();
     entries_ = std::move(grown);
     give_back(capacity_, count - capacity_);
