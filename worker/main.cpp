@@ -192,6 +192,12 @@ Result<Nodes> make_several(const Options& options, comm::ThreadWorld& world) {
                                                "process with --ranks, or several without it",
                                                options.ranks)};
     }
+    for (const std::string& listen : {options.listen, options.http_listen}) {
+        if (listen.empty() || listen.find("%r") != std::string::npos || listen.ends_with(":0")) continue;
+        return {Errc::invalid_argument,
+                fmt::format("{} ranks cannot all listen on {}: put %r into it, which becomes the rank, or take port 0",
+                            options.ranks, listen)};
+    }
     Nodes nodes;
     for (int rank = 0; rank < world.size(); ++rank) {
         auto configured = node_options(options, rank, world.id());
