@@ -30,6 +30,7 @@ struct GpuFacts {
     bool libcuda = false;               // can be loaded
     std::optional<int> device_count;    // as CUDA counts them; nothing: it refuses
     std::string cuda_error;             // why
+    std::optional<int> worker_gpus;     // that kvgrid-worker can use; asked only where CUDA counts some
     std::optional<std::string> nccl;    // its version; nothing: it cannot be loaded
 };
 

@@ -160,6 +160,10 @@ Finding gpu(const Facts& facts) {
     if (!gpu.device_count)
         return warn(fmt::format("driver {} is loaded, and CUDA refuses: {}", *gpu.driver, gpu.cuda_error),
                     "nvidia-smi says more; driver and libcuda must be of one version");
+    if (*gpu.device_count > 0 && gpu.worker_gpus == 0)
+        return warn(
+            fmt::format("{} GPUs, and kvgrid-worker can use none: it was built without CUDA", *gpu.device_count),
+            "build it where nvcc is; CMake says at configuration whether it found it");
     return ok(fmt::format("{} GPUs, driver {}", *gpu.device_count, *gpu.driver));
 }
 

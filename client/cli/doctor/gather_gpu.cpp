@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "client/cli/doctor/gather_host.h"
+#include "client/cli/local/worker_gpus.h"
 
 namespace kvgrid::cli {
 
@@ -71,6 +72,9 @@ GpuFacts gather_gpu() {
     const Library cuda("libcuda.so.1");
     facts.libcuda = cuda.loaded();
     if (cuda.loaded()) ask_cuda(cuda, facts);
+    if (facts.device_count.value_or(0) > 0) {
+        if (const auto gpus = worker_gpus()) facts.worker_gpus = static_cast<int>(gpus->size());
+    }
     const Library nccl("libnccl.so.2");
     if (const auto get_version = nccl.loaded() ? nccl.find<int(int*)>("ncclGetVersion") : nullptr) {
         int number = 0;

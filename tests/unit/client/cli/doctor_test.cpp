@@ -68,6 +68,16 @@ const Fault kFaults[] = {
     {"CPU", Verdict::warn, [](Facts& f) { f.host.vector_instructions = ""; }, "without AVX2"},
     {"clock", Verdict::warn, [](Facts& f) { f.host.seconds_since_1970 = 0; }, "years behind"},
     {"clock", Verdict::note, [](Facts& f) { f.host.clock_synchronised = false; }, "not synchronised"},
+    {"GPU", Verdict::warn,
+     [](Facts& f) {
+         f.gpu = {.device_nodes = true,
+                  .driver = "550.54",
+                  .libcuda = true,
+                  .device_count = 8,
+                  .worker_gpus = 0,
+                  .nccl = "2.28.3"};
+     },
+     "built without CUDA"},
     {"GPU", Verdict::warn, [](Facts& f) { f.gpu.device_nodes = true; }, "no driver is loaded"},
     {"GPU", Verdict::warn, [](Facts& f) { f.gpu.driver = "550.54"; }, "no /dev/nvidia0"},
     {"GPU", Verdict::warn, [](Facts& f) { f.gpu = {.device_nodes = true, .driver = "550.54"}; }, "libcuda.so.1"},
