@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -9,6 +8,7 @@
 
 #include "comm/rpc/channel.h"
 #include "comm/rpc/shared_region.h"
+#include "core/free_ranges.h"
 
 namespace kvgrid {
 
@@ -53,8 +53,8 @@ class SharedTensors : public std::enable_shared_from_this<SharedTensors> {
     int shared_on_ =
         -1;  // the connection, counted by its predecessors' ends; another one's lead knows nothing of the region
     std::shared_ptr<comm::SharedRegion> region_;
-    std::map<std::size_t, std::size_t> free_;  // offset -> bytes, no two adjacent
-    std::atomic<int> disconnects_ = 0;         // told on the I/O thread, which must not wait for a call
+    FreeRanges free_;                   // of its bytes
+    std::atomic<int> disconnects_ = 0;  // told on the I/O thread, which must not wait for a call
 };
 
 }  // namespace kvgrid

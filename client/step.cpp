@@ -13,12 +13,6 @@ using Output = Result<std::vector<std::byte>>;
 
 constexpr auto kAbortWait = 500ms;  // of a destructor
 
-constexpr std::size_t kSharedAlignment = 256;
-
-std::size_t output_offset(std::size_t input_bytes) {
-    return (input_bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
-}
-
 // A layer call on its way: in memory that the lead shares, where there is some, else in the request's payload.
 struct LayerRequest {
     ClientRequest request;
@@ -32,8 +26,8 @@ LayerRequest make_request(const Lead& lead, StepId step, const LayerCall& call, 
     wire::LayerRequest message;
     message.set_step(step.value);
     message.set_layer(call.layer);
-    auto block =
-        lead.tensors->take(*lead.channel, lead.generation.value, output_offset(input_bytes) + output_bytes, deadline);
+    auto block = lead.tensors->take(*lead.channel, lead.generation.value,
+                                    comm::SharedRegion::aligned(input_bytes) + output_bytes, deadline);
     comm::Payload payload;
     if (block) {
         copy_layer_input(input, block->bytes().first(input_bytes));

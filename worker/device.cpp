@@ -1,14 +1,15 @@
 #include "worker/device.h"
 
-#include <algorithm>
-
 namespace kvgrid::worker {
 
+int kv_layer_index(const ModelSpec& spec, int layer) {
+    int before = 0;
+    for (int other = 0; other < spec.layers[layer].kv_layer; ++other) before += spec.owns_kv(other);
+    return before;
+}
+
 std::size_t DeviceModelShape::first_stream(int layer) const {
-    const int kv_layer = spec.layers[layer].kv_layer;
-    std::size_t before = 0;
-    for (int other = 0; other < kv_layer; ++other) before += spec.owns_kv(other);
-    return before * heads.kv_heads;
+    return static_cast<std::size_t>(kv_layer_index(spec, layer)) * heads.kv_heads;
 }
 
 }  // namespace kvgrid::worker

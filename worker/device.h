@@ -17,6 +17,9 @@
 
 namespace kvgrid::worker {
 
+// The position of the KV that `layer` reads among the layers that own KV.
+int kv_layer_index(const ModelSpec& spec, int layer);
+
 // One worker's share of a model, as its device has to know it.
 struct DeviceModelShape {
     ModelSpec spec;

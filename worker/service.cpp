@@ -190,8 +190,6 @@ bool Service::owns(const Request& request, std::uint64_t step, Responder& respon
 
 namespace {
 
-constexpr std::uint64_t kSharedAlignment = 256;
-
 // Answers a layer call; `output`, if it is not empty, is where o goes.
 Lead::Done answer_layer(Responder responder, SharedMemory::Part output) {
     return answer(std::move(responder), [output](Responder& to, OperationResult result) {
@@ -222,8 +220,7 @@ void Service::layer(const Request& request, Responder responder) {
     if (message->shared_output_bytes() > 0) {
         const std::uint64_t end = message->shared_offset() + message->shared_bytes();
         output =
-            shared_memory_.part(request.connection, (end + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment,
-                                message->shared_output_bytes());
+            shared_memory_.part(request.connection, comm::SharedRegion::aligned(end), message->shared_output_bytes());
     }
     if (!output) return responder.fail(output.error());
     lead_.layer(step, message->layer(), comm::Payload(tensors->region, tensors->bytes),

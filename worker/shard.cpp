@@ -153,7 +153,7 @@ Status Shard::check_readable(SequenceId id, int layer, std::int64_t first_token,
         return {Errc::invalid_argument, fmt::format("tokens {} and {} more: sequence {} has {}", first_token,
                                                     token_count, id.value, sequence.length)};
     }
-    const DroppedTokens& dropped = sequence.dropped[(*model)->streams->kv_layer_index(layer)];
+    const DroppedTokens& dropped = sequence.dropped[kv_layer_index(spec, layer)];
     if (!dropped.empty() && first_token < dropped.end && first_token + token_count > dropped.first) {
         return {Errc::wrong_state, fmt::format("tokens {} to {} of layer {} left the window and were given back",
                                                dropped.first, dropped.end - 1, layer)};
@@ -167,7 +167,7 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
     const SequenceState& sequence = *model.streams->find(id);
     const auto mine =
         token_runs_of_part(first_token, token_count, sequence.spread, model.grid, model.grid.sequence_part(rank_));
-    const std::size_t stream = model.streams->kv_layer_index(layer) * static_cast<std::size_t>(model.heads.kv_heads);
+    const std::size_t stream = static_cast<std::size_t>(kv_layer_index(model.spec, layer)) * model.heads.kv_heads;
     runs_.clear();
     int rows = 0;
     for (int head = 0; head < model.heads.kv_heads; ++head) {

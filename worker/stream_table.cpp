@@ -44,10 +44,6 @@ StreamTable::~StreamTable() {
     }
 }
 
-int StreamTable::kv_layer_index(int layer) const {
-    return static_cast<int>(std::lower_bound(kv_layers_.begin(), kv_layers_.end(), layer) - kv_layers_.begin());
-}
-
 SequenceState* StreamTable::find(SequenceId id) {
     const auto found = sequences_.find(id);
     return found == sequences_.end() ? nullptr : &found->second;

@@ -86,7 +86,6 @@ class StreamTable {
     std::uint64_t stored_tokens() const { return stored_tokens_; }
     std::int64_t committed_tokens() const { return committed_tokens_; }  // sum of the sequences' lengths
     HeadRange local_kv_heads() const { return heads_; }
-    int kv_layer_index(int layer) const;  // position among the layers that own KV
 
   private:
     std::size_t stream_count() const { return kv_layers_.size() * heads_.count; }

@@ -21,6 +21,12 @@ class SharedRegion {
   public:
     static constexpr std::size_t kBytesMax = std::size_t{4} << 30;
 
+    // What a call brings and what it takes stand behind one another, each at such a multiple.
+    static constexpr std::size_t kAlignment = 256;
+    static constexpr std::size_t aligned(std::size_t bytes) {
+        return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    }
+
     // Memory is committed as it is touched. `unsupported` where the system has no memfd.
     static Result<std::shared_ptr<SharedRegion>> make(std::size_t bytes);
     // invalid_argument: it is none of `make`'s, or smaller than `bytes`. unsupported: it cannot be opened (another user, another container).

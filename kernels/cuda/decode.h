@@ -74,7 +74,7 @@ struct Decode {
     DeviceSpan<float> workspace;
     DeviceSpan<std::byte> scratch = {};
     int list_pages_max = 0;      // for the scratch: no page list has more
-    bool deterministic = false;  // as of the schedules; for the one that chunks over fp8 make for themselves
+    bool deterministic = false;  // whether the schedules are; chunks over fp8 make theirs in here
     bool only_general = false;   // for comparisons: as if no other kernel were there
 };
 // The way of the decodes, or of the chunks where there are no decodes.

@@ -13,6 +13,12 @@ namespace kvgrid::worker {
 
 using kernels::check_cuda;
 
+namespace {
+
+constexpr std::chrono::milliseconds kMemoryAge{100};
+
+}  // namespace
+
 Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers) {
     const int count = kernels::device_count();
     if (index >= count) {
@@ -39,8 +45,19 @@ GpuDevice::Memory GpuDevice::memory() const {
     return memory;
 }
 
+// As of now where this worker has taken or freed any since, else a tenth of a second old at most.
+GpuDevice::Memory GpuDevice::recent_memory() const {
+    const auto now = std::chrono::steady_clock::now();
+    const std::uint64_t taken = counters_.memory.device_total();
+    if (recent_.total > 0 && taken == recent_taken_ && now - recent_time_ < kMemoryAge) return recent_;
+    recent_ = memory();
+    recent_taken_ = taken;
+    recent_time_ = now;
+    return recent_;
+}
+
 DeviceStatus GpuDevice::status() const {
-    const Memory now = memory();
+    const Memory now = recent_memory();
     DeviceStatus status{.name = name_,
                         .is_gpu = true,
                         .memory_total = now.total,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -25,12 +26,18 @@ class GpuDevice final : public Device {
     };
     GpuDevice(int index, std::string name, int multiprocessor_count);
     Memory memory() const;
+    Memory recent_memory() const;
 
     const int index_;
     const std::string name_;
     const int multiprocessor_count_;
     GpuStream stream_;
     const std::uint64_t memory_before_;
+
+    // What the driver said last: asking it takes long beside a step, and other programs change it slowly.
+    mutable Memory recent_{};
+    mutable std::uint64_t recent_taken_ = 0;
+    mutable std::chrono::steady_clock::time_point recent_time_{};
     GpuCounters counters_;
 };
 

@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kMappedBytesMax = 256 << 10;
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kScratchBytes = 768 << 20;  // of chunks over fp8, where one stream does not need more
-constexpr std::size_t kGraphsMax = 4096;          // some 20 KB of host memory each
+constexpr std::size_t kGraphsMax = 4096;          // bounds the host memory that they take
 
 std::size_t aligned(std::size_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -23,11 +23,6 @@ std::set<Seen> readers_of(const ModelSpec& spec, int kv_layer) {
 
 LayerClasses::LayerClasses(const ModelSpec& spec) {
     std::map<std::tuple<Seen, bool, std::set<Seen>>, int> known;
-    std::vector<int> position(spec.layers.size());
-    int kv_count = 0;
-    for (int layer = 0; layer < spec.layer_count(); ++layer) {
-        if (spec.owns_kv(layer)) position[layer] = kv_count++;
-    }
     for (int layer = 0; layer < spec.layer_count(); ++layer) {
         const LayerSpec& of = spec.layers[layer];
         const auto key =
@@ -35,7 +30,7 @@ LayerClasses::LayerClasses(const ModelSpec& spec) {
         const auto [found, is_new] = known.emplace(key, static_cast<int>(representative.size()));
         if (is_new) representative.push_back(layer);
         class_of.push_back(found->second);
-        kv_layer_of.push_back(position[of.kv_layer]);
+        kv_layer_of.push_back(kv_layer_index(spec, layer));
     }
 }
 

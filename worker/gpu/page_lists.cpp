@@ -68,7 +68,7 @@ void PageLists::make_room(SequenceState& sequence) {
     if (block.capacity >= std::max<std::size_t>(longest, 1)) return;
     const std::size_t capacity = std::max({kListCapacityMin, longest, std::min(2 * block.capacity, 2 * longest)});
     const std::size_t first = take(capacity * stream_count());
-    give_back(block.first, block.capacity * stream_count());
+    free_.give_back(block.first, block.capacity * stream_count());
     blocks_[sequence.id] = {first, capacity};
     std::ranges::fill(sequence.changed_from, 0);
 }
@@ -76,39 +76,14 @@ void PageLists::make_room(SequenceState& sequence) {
 void PageLists::forget(SequenceId id) {
     const auto found = blocks_.find(id);
     if (found == blocks_.end()) return;
-    give_back(found->second.first, found->second.capacity * stream_count());
+    free_.give_back(found->second.first, found->second.capacity * stream_count());
     blocks_.erase(found);
 }
 
-// First fit.
 std::size_t PageLists::take(std::size_t count) {
-    auto found = std::ranges::find_if(free_, [count](const auto& run) { return run.second >= count; });
-    if (found == free_.end()) {
-        grow_entries(2 * capacity_ + count);
-        found = std::ranges::find_if(free_, [count](const auto& run) { return run.second >= count; });
-    }
-    const auto [first, available] = *found;
-    free_.erase(found);
-    if (available > count) free_.emplace(first + count, available - count);
-    return first;
-}
-
-void PageLists::give_back(std::size_t first, std::size_t count) {
-    if (count == 0) return;
-    auto next = free_.lower_bound(first);
-    if (next != free_.begin()) {
-        const auto before = std::prev(next);
-        if (before->first + before->second == first) {
-            first = before->first;
-            count += before->second;
-            free_.erase(before);
-        }
-    }
-    if (next != free_.end() && first + count == next->first) {
-        count += next->second;
-        free_.erase(next);
-    }
-    free_.emplace(first, count);
+    if (const auto first = free_.take(count)) return *first;
+    grow_entries(2 * capacity_ + count);
+    return free_.take(count).value();
 }
 
 void PageLists::grow_entries(std::size_t count) {
@@ -125,7 +100,7 @@ void PageLists::grow_entries(std::size_t count) {
     }
     counts_.device[static_cast<int>(GpuMemoryKind::page_lists)] += grown.size() - entries_.size();
     entries_ = std::move(grown);
-    give_back(capacity_, count - capacity_);
+    free_.give_back(capacity_, count - capacity_);
     capacity_ = count;
     ++move_count_;
 }

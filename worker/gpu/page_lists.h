@@ -1,8 +1,8 @@
 #pragma once
 
-#include <map>
 #include <unordered_map>
 
+#include "core/free_ranges.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "worker/device.h"
 #include "worker/gpu/memory.h"
@@ -52,7 +52,6 @@ class PageLists {
     void make_room(SequenceState& sequence);
     void add_changes(SequenceState& sequence);
     std::size_t take(std::size_t count);
-    void give_back(std::size_t first, std::size_t count);
     void grow_entries(std::size_t count);
     void add_update(const kernels::PageEntry& entry, std::size_t at);
     void send_updates();
@@ -61,8 +60,8 @@ class PageLists {
     const GpuStream& stream_;
     GpuMemoryCounts& counts_;
     kernels::DeviceBytes entries_;
-    std::size_t capacity_ = 0;                 // entries
-    std::map<std::size_t, std::size_t> free_;  // first -> count, no two adjacent
+    std::size_t capacity_ = 0;  // entries
+    FreeRanges free_;           // of them
     std::unordered_map<SequenceId, Block> blocks_;
     PinnedBuffer updates_;
     std::size_t update_count_ = 0;
