@@ -277,7 +277,8 @@ class Step {
     // step). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
     // may not be called; from the lead, a NaN or infinity in k or v (unless ModelSpec::allows_non_finite), after which
     // the same layer can be called again. A NaN in q spoils its own rows of o. The input is copied before the call
-    // returns, also by layer_async, whose requests go out in the order of the calls.
+    // returns, also by layer_async, whose requests go out in the order of the calls. On the lead's host tensors pass through
+    // memory that both share: the first call of a connection asks the lead for that and waits for the answer, also layer_async.
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
 

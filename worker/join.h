@@ -12,7 +12,7 @@
 
 namespace kvgrid::worker {
 
-// Makes whole outputs out of the ranks' partial ones: every rank sends one block to the lead, which merges over sequence parts by
+// Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends one block to the lead, which merges over sequence parts by
 // log-sum-exp and gathers over head parts.
 //
 //   Block   64 bytes of header | partial [tokens, local query heads, head_dim] f32 | lse [tokens, local query heads] f32, padded to

@@ -39,7 +39,7 @@ struct NodeOptions {
     std::function<std::uint64_t()> abandoned_mpi_requests = {};  // so far; from any thread
 };
 
-// One worker of a cluster, as a process: registers, forms its grid when the coordinator names one, and then serves as lead or peer.
+// One worker of a cluster, with threads of its own; a process has one as a rule (NodeGroup). Registers, forms its grid when the coordinator names one, and then serves as lead or peer.
 //
 //   I/O thread       sockets, registration, the lead's decisions (GridSide)
 //   executor thread  the one that calls `run`: forms collectives, applies operations to the shard, stands in for the I/O thread between
