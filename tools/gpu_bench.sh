@@ -27,6 +27,10 @@ part() {
     part "$bin/gpu_prefill_bench"
     part "$bin/gpu_pages_bench"
     if [[ -x $bin/gpu_layer_bench ]]; then part "$bin/gpu_layer_bench"; fi
-    if python3 -c 'import torch' 2>/dev/null; then part python3 tests/bench/cuda/gpu_peers.py; fi
+    if python3 -c 'import torch' 2>/dev/null; then
+        timeout "${PART_SECONDS:-240}" python3 tests/bench/cuda/gpu_peers.py --compile || true
+        part python3 tests/bench/cuda/gpu_peers.py
+        part python3 tests/bench/cuda/gpu_peers.py --chunks
+    fi
 } 2>&1 | sed "s|$bin/||" | tee "$record"
 echo "kept in $record"

@@ -160,8 +160,9 @@ std::size_t decode_count(const Decode& work) {
     return work.items.size - work.chunk_count;
 }
 
-// One slot to hand over and one to keep for each block.
+// One slot to hand over and one to keep for each block; none where no block has another's unit.
 std::size_t decode_slots_floats(const DecodeShape& shape, int block_count) {
+    if (shape.cut.gives_units_blocks()) return 0;
     return std::size_t{2} * block_count * decode_slot_floats(shape.unit_rows(), shape.heads.head_dim);
 }
 
@@ -171,6 +172,12 @@ void check_schedule(const Decode& work) {
     require(work.blocks.size >= 1, "the schedule has no blocks");
     require(work.workspace.size >= decode_workspace_floats(work.shape, static_cast<int>(work.blocks.size)),
             "the workspace is smaller than decode_workspace_floats");
+    const UnitCut& cut = work.shape.cut;
+    if (!cut.gives_units_blocks()) return;
+    require(cut.parts >= 1 && cut.parts <= (cut.kind == UnitCut::Kind::clusters ? kClusterPartsMax : 1),
+            "a unit must have 1 to 8 blocks in a cluster, or 1 small block");
+    require(work.blocks.size == work.units.size * cut.parts, "the schedule has other blocks of units");
+    require(work.shape.unit_rows() <= kRowsMaxOfOwnBlocks, "units of so many rows have no blocks of their own");
 }
 
 void check_chunk_memory(const Decode& work) {
@@ -201,6 +208,7 @@ DecodeArguments arguments_of(const Decode& work) {
             .units = work.units.data,
             .blocks = work.blocks.data,
             .block_count = static_cast<int>(work.blocks.size),
+            .cut = work.shape.cut,
             .kv_layer = work.kv_layer,
             .q = work.q.data,
             .outputs = {or_null(work.rounded), or_null(work.partial), or_null(work.lse)},

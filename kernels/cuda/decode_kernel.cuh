@@ -2,9 +2,9 @@
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/decode_finish.cuh"
-#include "kernels/cuda/decode_math.cuh"
-#include "kernels/cuda/decode_ring.cuh"
+#include "kernels/cuda/decode_own_block.cuh"
 #include "kernels/cuda/decode_slots.cuh"
+#include "kernels/cuda/decode_walk.cuh"
 
 namespace kvgrid::kernels {
 
@@ -47,29 +47,14 @@ struct PartRange {
 template <class Variant>
 class DecodeTail {
   public:
-    struct WarpSums {
-        float origin[Variant::kWarps][Variant::kUnitRows];
-        float sum[Variant::kWarps][Variant::kUnitRows];
-    };
-
-    __device__ DecodeTail(const DecodeArguments& arguments, const float* outcomes, const WarpSums& sums)
-        : arguments_(arguments), outcomes_(outcomes), sums_(sums), finish_{arguments.outputs} {}
-
-    // Of the warps of this block.
-    __device__ __forceinline__ RowPiece merge_warps(int row, int dim) const {
-        RowPiece pieces[Variant::kWarps];
-#pragma unroll
-        for (int warp = 0; warp < Variant::kWarps; ++warp) pieces[warp] = warp_piece(warp, row, dim);
-        return merge(pieces);
-    }
+    explicit __device__ DecodeTail(const DecodeArguments& arguments)
+        : arguments_(arguments), finish_{arguments.outputs} {}
 
     __device__ __forceinline__ void finish(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
         finish_.take(row_of_unit(arguments_, unit, row), dim, piece);
     }
 
-    __device__ __forceinline__ Slot<Variant> slot_of(int block) const {
-        return {arguments_.slots, block};
-    }
+    __device__ __forceinline__ Slot<Variant> slot_of(int block) const { return {arguments_.slots, block}; }
     __device__ __forceinline__ Slot<Variant> own_slot() const {
         return {arguments_.slots, arguments_.block_count + static_cast<int>(blockIdx.x)};
     }
@@ -109,24 +94,8 @@ class DecodeTail {
         for (int part = parts.begin; part < parts.end; ++part) slot_of(parts.block_at(part)).empty(row, dim);
     }
 
-    // Calls act(row, dim) for this thread's share of the unit's pieces; the share is the same for every call.
-    template <class Act>
-    static __device__ __forceinline__ void for_each_piece(const DecodeUnit& unit, const Act& act) {
-        constexpr int kPiecesPerRow = Variant::kHeadDim / 4;
-        for (int piece = threadIdx.x; piece < unit.row_count * kPiecesPerRow; piece += Variant::kThreads) {
-            act(piece / kPiecesPerRow, piece % kPiecesPerRow * 4);
-        }
-    }
-
   private:
-    __device__ __forceinline__ RowPiece warp_piece(int warp, int row, int dim) const {
-        const float* const from = outcomes_ + (warp * Variant::kUnitRows + row) * Variant::kOutcomeStride + dim;
-        return {*reinterpret_cast<const float4*>(from), sums_.origin[warp][row], sums_.sum[warp][row]};
-    }
-
     const DecodeArguments& arguments_;
-    const float* outcomes_;
-    const WarpSums& sums_;
     WriteOutputs<Variant> finish_;
 };
 
@@ -135,11 +104,11 @@ __global__ __launch_bounds__(Variant::kThreads,
                              1) void decode_block(const __grid_constant__ DecodeArguments arguments) {
     extern __shared__ __align__(1024) std::byte memory[];
     __shared__ typename SliceRing<Variant>::Shared rings[Variant::kWarps];
-    __shared__ typename DecodeTail<Variant>::WarpSums warp_sums;
+    __shared__ typename WarpOutcomes<Variant>::Sums warp_sums;
     allow_next_kernel();
     wait_for_previous_kernel();
     const int warp = threadIdx.x / 32;
-    float* const outcomes = reinterpret_cast<float*>(memory + Variant::kRingBytes);
+    const WarpOutcomes<Variant> outcomes{reinterpret_cast<float*>(memory + Variant::kOutcomesOffset), warp_sums};
 
     const DecodeBlock& block = arguments.blocks[blockIdx.x];
     const int first_part = block.first_part, group_parts = block.group_parts;
@@ -149,39 +118,24 @@ __global__ __launch_bounds__(Variant::kThreads,
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
 
-    const DecodeTail<Variant> tail(arguments, outcomes, warp_sums);
+    const DecodeTail<Variant> tail(arguments);
     bool must_merge = false;  // the first unit, with other blocks' partials, after all else
-    int stage = 0;
-    std::uint32_t parity = 0;
-    int slice = warp;  // this warp's next one, counted as the ring does
+    SliceWalk walk;
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
         if (unit.row_count == 0) continue;
         UnitSums<Variant> sums;
-        sums.begin(arguments, unit, ring.queries(segments), memory + Variant::kRingBytes + Variant::kOutcomeBytes);
-        const int slice_count = (segments.end_page() - segments.first_page()) * Variant::kSlicesPerPage;
-        for (; slice < slice_count; slice += Variant::kWarps) {
-            ring.wait(stage, parity);
-            const SliceMask mask = mask_of(unit, ring.tokens(stage), arguments.group, arguments.strictly_earlier);
-            if (mask.held > 0) sums.add_slice(arguments, unit, mask, ring.slice(stage));
-            __syncwarp();
-            ring.fill(stage);
-            if (++stage == Variant::kStages) {
-                stage = 0;
-                parity ^= 1;
-            }
-        }
-        slice -= slice_count;
+        sums.begin(arguments, unit, ring.queries(segments), memory + Variant::kQueriesOffset);
+        walk.add_slices(arguments, segments, ring, sums);
         sums.finish_sums();
-        sums.store(outcomes + warp * Variant::kUnitRows * Variant::kOutcomeStride, warp_sums.origin[warp],
-                   warp_sums.sum[warp]);
+        sums.store(outcomes.of_warp(warp), warp_sums.origin[warp], warp_sums.sum[warp]);
         __syncthreads();
 
         const bool ends = segments.ends_unit(), inside = is_first && begins_inside, is_last = segments.is_last();
         const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), group_parts, ends);
         must_merge = must_merge || (ends && inside && !is_last);
-        DecodeTail<Variant>::for_each_piece(unit, [&](int row, int dim) {
-            const auto own = [&] { return tail.merge_warps(row, dim); };
+        for_each_piece<Variant>(unit, [&](int row, int dim) {
+            const auto own = [&] { return outcomes.merged(row, dim); };
             if (ends && inside && !is_last) {
                 tail.own_slot().keep(row, dim, own());
                 return;
@@ -200,31 +154,49 @@ __global__ __launch_bounds__(Variant::kThreads,
     if (!must_merge) return;
     const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
     const PartRange parts = PartRange::of(first_part, group_parts, true);
-    DecodeTail<Variant>::for_each_piece(first_unit, [&](int row, int dim) {
+    for_each_piece<Variant>(first_unit, [&](int row, int dim) {
         const auto own = [&] { return tail.own_slot().kept(row, dim); };
         tail.finish(first_unit, row, dim, tail.merge_parts(parts, row, dim, own));
         tail.empty_parts(parts, row, dim);
     });
 }
 
-template <int kHeadDim, class Element, int kUnitRows, class Kv>
-void launch_decode(const DecodeArguments& arguments, Stream stream) {
-    using Variant = DecodeVariant<kHeadDim, Element, kUnitRows, Kv>;
-    const auto kernel = decode_block<Variant>;
+// Blocks may start as those of the kernel before leave their SMs; they wait for all of it before they read anything.
+template <class Variant>
+void launch_blocks(void (*kernel)(DecodeArguments), const DecodeArguments& arguments, Stream stream) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Variant::kSharedBytes),
-               "cudaFuncSetAttribute of decode_block");
-    // Blocks may start as those of the kernel before leave their SMs; they wait for all of it before they read anything.
-    cudaLaunchAttribute early_start{};
-    early_start.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early_start.val.programmaticStreamSerializationAllowed = 1;
+               "cudaFuncSetAttribute of a decode kernel");
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {static_cast<unsigned>(arguments.cut.parts), 1, 1};
     cudaLaunchConfig_t config{};
     config.gridDim = arguments.block_count;
     config.blockDim = Variant::kThreads;
     config.dynamicSmemBytes = Variant::kSharedBytes;
     config.stream = stream;
-    config.attrs = &early_start;
-    config.numAttrs = 1;
-    check_cuda(cudaLaunchKernelEx(&config, kernel, arguments), "launch of decode_block");
+    config.attrs = attributes;
+    config.numAttrs = arguments.cut.kind == UnitCut::Kind::clusters ? 2 : 1;
+    check_cuda(cudaLaunchKernelEx(&config, kernel, arguments), "launch of a decode kernel");
+}
+
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
+void launch_decode(const DecodeArguments& arguments, Stream stream) {
+    if constexpr (kUnitRows <= kRowsMaxOfOwnBlocks) {
+        using InCluster = ClusterVariant<kHeadDim, Element, kUnitRows, Kv>;
+        using Small = SmallBlockVariant<kHeadDim, Element, kUnitRows, Kv>;
+        switch (arguments.cut.kind) {
+            case UnitCut::Kind::clusters:
+                return launch_blocks<InCluster>(decode_own_block<InCluster>, arguments, stream);
+            case UnitCut::Kind::small_blocks:
+                return launch_blocks<Small>(decode_own_block<Small>, arguments, stream);
+            case UnitCut::Kind::ranges:
+                break;
+        }
+    }
+    using Variant = DecodeVariant<kHeadDim, Element, kUnitRows, Kv>;
+    launch_blocks<Variant>(decode_block<Variant>, arguments, stream);
 }
 
 }  // namespace kvgrid::kernels

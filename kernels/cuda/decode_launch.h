@@ -25,6 +25,7 @@ struct DecodeArguments {
     const DecodeUnit* units;
     const DecodeBlock* blocks;
     int block_count;
+    UnitCut cut;
     int kv_layer;
     const void* q;
     DecodeOutputs outputs;

@@ -19,6 +19,7 @@ __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_consta
     __shared__ unsigned long long page_count;
     const int unit_count = static_cast<int>(work.units.size);
     const int block_count = static_cast<int>(work.blocks.size);
+    const UnitCut cut = work.shape.cut;
     if (threadIdx.x == 0) {
         total = 0;
         page_count = 0;
@@ -53,7 +54,8 @@ __global__ __launch_bounds__(kThreads, 1) void make_schedule(const __grid_consta
     }
     const CostSums sums{work.cost_before.data, unit_count, unit_cost};
     for (int block = threadIdx.x; block < block_count; block += kThreads) {
-        work.blocks.data[block] = work.deterministic
+        work.blocks.data[block] = cut.gives_units_blocks() ? make_own_block(work.units.data, block, cut.parts)
+                                  : work.deterministic
                                       ? make_fixed_block(work.cost_before.data, unit_count, work.units.data, block)
                                       : make_block(sums, work.units.data, block, block_count);
     }
@@ -73,6 +75,11 @@ void check_schedule(const ScheduleDecode& work) {
             "units must be [items * kv_heads * units_per_stream]");
     require(work.cost_before.size == work.units.size + 1, "cost_before must be [units + 1]");
     require(work.blocks.size >= 1, "there must be a block");
+    const UnitCut& cut = work.shape.cut;
+    require(cut.parts >= 1 && cut.parts <= kClusterPartsMax, "a unit must have 1 to 8 blocks of its own");
+    require(!cut.gives_units_blocks() || work.blocks.size == work.units.size * cut.parts,
+            "blocks must be [units * parts] where units have their own");
+    require(!cut.gives_units_blocks() || !work.deterministic, "a deterministic schedule has ranges");
     // Costs are summed in 32 bits.
     const std::size_t cost_max = (work.entries.size + kUnitCost * work.lists.size) * work.shape.units_per_stream();
     require(cost_max < (std::size_t{1} << 31), "more pages than 2^31 in all units together");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -26,6 +27,10 @@ namespace kvgrid::kernels {
 //   a partial outcome, and the unit is then the last thing that it does. So a block hands over at most one partial, keeps at most one,
 //   and waits only for blocks of lower index.
 //
+//   Clusters, small blocks: where streams are short, merging through memory and the ends of units cost more than uneven blocks. Then every
+//   unit has blocks of its own: a cluster of them, which has its pages in even parts and merges within itself; or, where units are many, one
+//   block that is small enough for several of them on an SM, which cover for each other's beginnings and ends.
+//
 //   Deterministic: every unit is cut after each kFixedPartPages of its own pages instead, one block for each part, whatever else is in the
 //   batch. Then a row's bits depend on nothing but its own sequence, at the price of some balance.
 inline constexpr int kFixedPartPages = 32;
@@ -51,11 +56,24 @@ struct PageList {
 // More new tokens of one sequence are a chunk, with kernels of its own: far more arithmetic than a page's bytes pay for here.
 inline constexpr int kDecodeQueriesMax = 8;
 
+// How units are cut over blocks; best_cut_of says which is best.
+struct UnitCut {
+    enum class Kind : std::int32_t { ranges, clusters, small_blocks };
+    Kind kind = Kind::ranges;
+    std::int32_t parts = 1;  // blocks of a unit, in a cluster
+
+    constexpr bool gives_units_blocks() const { return kind != Kind::ranges; }
+    auto operator<=>(const UnitCut&) const = default;
+};
+inline constexpr int kClusterPartsMax = 8;      // that every such GPU can have
+inline constexpr int kRowsMaxOfOwnBlocks = 16;  // of a unit, where it has blocks of its own
+
 struct DecodeShape {
     HeadShape heads;
     int query_count_max;  // the most new tokens of any item that is no chunk
     bool strictly_earlier = false;
     int chunk_query_count_max = 0;  // of any that is: prefill_schedule.h
+    UnitCut cut = {};
 
     constexpr int rows_max() const { return query_count_max * heads.group(); }
     // Large heads leave no registers for more than 16 rows.
@@ -69,6 +87,23 @@ struct DecodeShape {
         return (chunk_query_count_max * heads.group() + kChunkRows - 1) / kChunkRows;
     }
 };
+
+// What a batch of decodes asks for, as far as it decides how units are cut.
+struct DecodeLoad {
+    std::int64_t unit_count;
+    std::int64_t page_count;  // of all units
+    int pages_max;            // of any unit
+    std::size_t page_bytes;
+    int multiprocessor_count;
+};
+// By what was measured on an H200; not for deterministic schedules, which have ranges.
+UnitCut best_cut_of(const DecodeShape& shape, const DecodeLoad& load);
+// The most pages that an SM has over the mean of all, idle ones too; 1 at best.
+double imbalance_of(const UnitCut& cut, const DecodeLoad& load);
+// Blocks of the schedule; one for each SM where units have none of their own.
+constexpr std::int64_t block_count_of(const UnitCut& cut, std::int64_t unit_count, int multiprocessor_count) {
+    return cut.gives_units_blocks() ? unit_count * cut.parts : multiprocessor_count;
+}
 
 struct alignas(16) DecodeUnit {
     std::int32_t list;        // the stream's first entry in KV layer 0
@@ -131,7 +166,7 @@ DecodeSchedule plan_decode(const DecodeBatch& batch, int block_count);
 // The same on the device.
 //
 //   Shapes  units        [item_count * kv_heads * shape.units_per_stream()]
-//           blocks       [block_count]: one per SM as a rule; deterministic: at least fixed_part_count of every unit, together
+//           blocks       [block_count_of the cut]; deterministic: at least fixed_part_count of every unit, together
 //           cost_before  [units + 1], scratch
 //   Rule    lists do not overlap among the entries.
 //   Async   queued on `stream`; one launch of one block.

@@ -144,14 +144,6 @@ constexpr int used_blocks(const CostSums& sums, int block_count) {
     return sums.total() < block_count ? sums.total() : block_count;
 }
 
-// The most that a block has over the mean of all, idle ones too; 1 at best.
-constexpr double schedule_imbalance(std::int64_t page_count, int unit_count, int block_count) {
-    const std::int64_t total = page_count + std::int64_t{unit_count} * unit_cost_of(page_count, block_count);
-    if (total == 0) return 1;
-    const std::int64_t used = total < block_count ? total : block_count;
-    return static_cast<double>((total + used - 1) / used * block_count) / static_cast<double>(total);
-}
-
 // The last block that begins at or before a cost.
 constexpr int block_of_cost(const CostSums& sums, int used, std::int64_t cost) {
     return static_cast<int>(((cost + 1) * used - 1) / sums.total());
@@ -188,6 +180,17 @@ constexpr DecodeBlock make_block(const CostSums& sums, const DecodeUnit* units, 
         made.end_unit = end.unit;
         made.end_page = end.page;
     }
+    return made;
+}
+
+// Where units have blocks of their own, so many each.
+constexpr DecodeBlock make_own_block(const DecodeUnit* units, int block, int parts) {
+    DecodeBlock made{};
+    const int part = block % parts;
+    made.unit = made.end_unit = block / parts;
+    made.first = units[made.unit];
+    made.page = part * made.first.page_count / parts;
+    made.end_page = (part + 1) * made.first.page_count / parts;
     return made;
 }
 

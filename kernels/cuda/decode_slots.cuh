@@ -1,44 +1,10 @@
 #pragma once
 
-#include <math_constants.h>
-
 #include "kernels/cuda/decode_launch.h"
+#include "kernels/cuda/decode_pieces.cuh"
 #include "kernels/cuda/flagged_words.cuh"
-#include "kernels/cuda/ptx.cuh"
 
 namespace kvgrid::kernels {
-
-// Nothing was seen yet: below every logit, and finite, so that differences of it are numbers.
-inline constexpr float kNoMaximum = -1e30f;
-
-// Four dims of one row: the outcome so far, not divided by the sum.
-struct RowPiece {
-    float4 outcome;
-    float origin, sum;
-};
-
-// Of a row that saw nothing.
-__device__ __forceinline__ RowPiece no_piece() {
-    return {{0, 0, 0, 0}, kNoMaximum, 0};
-}
-
-// The same dims of the same row, seen by several. A piece that saw nothing weighs nothing, even if its origin means nothing.
-template <int kCount>
-__device__ __forceinline__ RowPiece merge(const RowPiece (&pieces)[kCount]) {
-    RowPiece merged = no_piece();
-#pragma unroll
-    for (const RowPiece& piece : pieces) merged.origin = fmaxf(merged.origin, piece.origin);
-#pragma unroll
-    for (const RowPiece& piece : pieces) {
-        const float factor = piece.sum == 0 ? 0 : exp2_fast(piece.origin - merged.origin);
-        merged.outcome.x += factor * piece.outcome.x;
-        merged.outcome.y += factor * piece.outcome.y;
-        merged.outcome.z += factor * piece.outcome.z;
-        merged.outcome.w += factor * piece.outcome.w;
-        merged.sum += factor * piece.sum;
-    }
-    return merged;
-}
 
 // Partial outcomes in global memory, one slot for each block:
 //

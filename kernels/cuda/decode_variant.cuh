@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
+
 #include "core/page_tokens.h"
 #include "kernels/cuda/decode_kv.cuh"
+#include "kernels/cuda/decode_schedule.h"
 #include "kernels/cuda/device_page_layout.h"
 
 namespace kvgrid::kernels {
@@ -26,21 +29,26 @@ constexpr RingShape fp8_ring_of(int head_dim, int unit_rows) {
     return unit_rows > 8 ? RingShape{64, 8, 2} : RingShape{64, 12, 1};
 }
 
+// Of blocks of which several share an SM: some 50 KB of ring each.
+constexpr RingShape small_ring_of(int head_dim, bool is_fp8) {
+    if (is_fp8) return {head_dim > 128 ? 32 : 64, 4, head_dim <= 64 ? 2 : 1};
+    if (head_dim <= 64) return {32, 3, 2};
+    return {16, head_dim == 96 ? 4 : 3, 2};
+}
+
 // How a decode kernel uses an SM. A slice is what a warp takes at a time: kSliceTokens tokens of K and of V.
 //
 //   shared memory   ring of warp 0: [stage][K slice | V slice | scales], of warp 1, ...; the outcomes of the warps; q, if many rows share a unit
 //
 // Some 160 KB in flight keep memory busy; more slow down blocks of many short units beside blocks of a long one.
-template <int kHeadDimOf, class ElementOf, int kUnitRowsOf, class KvOf>
-struct DecodeVariant {
+template <int kHeadDimOf, class ElementOf, int kUnitRowsOf, class KvOf, RingShape kRing>
+struct DecodeVariantOf {
     using Element = ElementOf;  // of q and o
     using Kv = KvOf;
     using Math = typename Kv::Math;
     static constexpr int kHeadDim = kHeadDimOf;
     static constexpr int kUnitRows = kUnitRowsOf;
 
-    static constexpr RingShape kRing =
-        Kv::kHasScales ? fp8_ring_of(kHeadDim, kUnitRows) : plain_ring_of(kHeadDim, kUnitRows);
     static constexpr int kSliceTokens = kRing.slice_tokens;
     static constexpr int kWarps = kRing.warps;
     static constexpr int kStages = kRing.stages;
@@ -67,15 +75,55 @@ struct DecodeVariant {
     static constexpr int kQueryBytes =
         Kv::kHasScales ? kUnitRows * (kQueryStride + 4) : (kKeepsQueries ? 0 : kUnitRows * kQueryStride);
     static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
-    static constexpr int kOutcomeBytes = kWarps * kUnitRows * kOutcomeStride * 4;
-    static constexpr int kSharedBytes = kRingBytes + kOutcomeBytes + kQueryBytes;
-
-    // What a block of these GPUs may have, less the kernel's own variables.
-    static_assert(kSharedBytes <= 232448 - 1536);
 
     // Width of a panel, and where it begins within a slice.
     static constexpr int panel_width(int panel) { return layout().panel_width(panel); }
     static constexpr int panel_in_slice(int panel) { return panel * kSliceTokens * DevicePageLayout::kPanelBytes; }
 };
+
+// What a block of these GPUs may have, less the kernels' own variables.
+inline constexpr int kSharedBytesMax = 232448 - 1536;
+inline constexpr int kInboxPieceBytes = 24;  // of four dims of a row
+
+template <class Kv>
+constexpr RingShape ring_of(int head_dim, int unit_rows) {
+    return Kv::kHasScales ? fp8_ring_of(head_dim, unit_rows) : plain_ring_of(head_dim, unit_rows);
+}
+
+// Of equal ranges: one block to an SM. Shared memory: rings | outcomes of the warps | q.
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
+struct DecodeVariant : DecodeVariantOf<kHeadDim, Element, kUnitRows, Kv, ring_of<Kv>(kHeadDim, kUnitRows)> {
+    using Base = DecodeVariant::DecodeVariantOf;
+    static constexpr int kOutcomesOffset = Base::kRingBytes;
+    static constexpr int kWarpOutcomeFloats = kUnitRows * Base::kOutcomeStride;
+    static constexpr int kQueriesOffset = kOutcomesOffset + Base::kWarps * kWarpOutcomeFloats * 4;
+    static constexpr int kSharedBytes = kQueriesOffset + Base::kQueryBytes;
+    static_assert(kSharedBytes <= kSharedBytesMax);
+};
+
+// Of blocks that have a part of one unit only. Shared memory: rings, which take the outcomes of the warps when all has been read | q | in a
+// cluster, what its other blocks bring (decode_own_block.cuh).
+template <class BaseVariant, bool kIsInClusterOf>
+struct OwnBlockVariant : BaseVariant {
+    static constexpr bool kIsInCluster = kIsInClusterOf;
+    static constexpr int kOutcomesOffset = 0;
+    static constexpr int kWarpBytes = std::max(BaseVariant::kStages * BaseVariant::kStageBytes,
+                                               BaseVariant::kUnitRows* BaseVariant::kOutcomeStride * 4);
+    static constexpr int kWarpOutcomeFloats = kWarpBytes / 4;
+    static constexpr int kQueriesOffset = BaseVariant::kWarps * kWarpBytes;
+    static constexpr int kInboxOffset = kQueriesOffset + (BaseVariant::kQueryBytes + 15) / 16 * 16;
+    // The pieces of a block's share, rounded up, from each block.
+    static constexpr int kInboxPieces =
+        kIsInCluster ? BaseVariant::kUnitRows * BaseVariant::kHeadDim / 4 + kClusterPartsMax : 0;
+    static constexpr int kSharedBytes = kInboxOffset + kInboxPieces * kInboxPieceBytes;
+    static_assert(kWarpBytes % 128 == 0 && kSharedBytes <= kSharedBytesMax);
+};
+
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
+using ClusterVariant =
+    OwnBlockVariant<DecodeVariantOf<kHeadDim, Element, kUnitRows, Kv, ring_of<Kv>(kHeadDim, kUnitRows)>, true>;
+template <int kHeadDim, class Element, int kUnitRows, class Kv>
+using SmallBlockVariant =
+    OwnBlockVariant<DecodeVariantOf<kHeadDim, Element, kUnitRows, Kv, small_ring_of(kHeadDim, Kv::kHasScales)>, false>;
 
 }  // namespace kvgrid::kernels

@@ -80,6 +80,41 @@ __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// The blocks of a cluster: they are resident together, and reach each other's shared memory. arrive and wait: by all threads.
+__device__ __forceinline__ int cluster_rank() {
+    int rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+__device__ __forceinline__ int cluster_size() {
+    int size;
+    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+    return size;
+}
+__device__ __forceinline__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ std::uint32_t address_in_block(std::uint32_t address, int rank) {
+    std::uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+// Asynchronous stores into another block's shared memory; the bytes are counted on a barrier there.
+__device__ __forceinline__ void store_in_block(std::uint32_t to, const float4& words, std::uint32_t barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(words.x), "f"(words.y), "f"(words.z), "f"(words.w), "r"(barrier)
+                 : "memory");
+}
+__device__ __forceinline__ void store_in_block(std::uint32_t to, const float2& words, std::uint32_t barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to),
+                 "f"(words.x), "f"(words.y), "r"(barrier)
+                 : "memory");
+}
+
 __device__ __forceinline__ float shared_load(std::uint32_t address) {
     float value;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "kernels/cuda/cuda_error.h"
-#include "kernels/cuda/decode_schedule_rules.h"
 #include "worker/token_runs.h"
 
 namespace kvgrid::worker {
@@ -31,7 +30,7 @@ struct BatchPlan::Image {
     std::vector<ListRun> runs;
     int decode_count = 0;  // of the items
     std::uint64_t decode_pages = 0, listed_pages = 0;
-    int list_pages_max = 0;
+    int decode_pages_max = 0, list_pages_max = 0;  // of any list
     kernels::DecodeShape shape{};
 
     std::size_t lists_offset() const { return aligned(items.size() * sizeof(DecodeItem)); }
@@ -58,9 +57,12 @@ void BatchPlan::make(std::span<const BatchPart> parts, const Class& of, const Pa
     describe(parts, of.layer, lists, /*are_chunks=*/false, image);
     image.decode_count = static_cast<int>(image.items.size());
     image.decode_pages = image.listed_pages;
+    image.decode_pages_max = image.list_pages_max;
     describe(parts, of.layer, lists, /*are_chunks=*/true, image);
     send(image, stream);
-    schedule_decodes(of, lists, stream);
+    schedule_decodes(of,
+                     {.page_count = static_cast<std::int64_t>(image.decode_pages), .pages_max = image.decode_pages_max},
+                     lists, stream);
     schedule_chunks(of, lists, stream);
 }
 
@@ -124,22 +126,29 @@ void BatchPlan::send(const Image& image, const GpuStream& stream) {
     runs_ = image_.span<const ListRun>(image.runs_offset(), image.runs.size());
     listed_pages_ = image.listed_pages;
     list_pages_max_ = image.list_pages_max;
-    decode_pages_ = image.decode_pages;
 }
 
-void BatchPlan::schedule_decodes(const Class& of, const PageLists& lists, const GpuStream& stream) {
+// `load`: of the pages that are listed, each once.
+void BatchPlan::schedule_decodes(const Class& of, kernels::DecodeLoad load, const PageLists& lists,
+                                 const GpuStream& stream) {
     units_ = {};
     blocks_ = {};
     if (decode_count_ == 0) return;
     const std::size_t list_count = static_cast<std::size_t>(decode_count_) * model_.heads.kv_heads;
     const std::size_t unit_count = list_count * shape_.units_per_stream();
+    load.unit_count = static_cast<std::int64_t>(unit_count);
+    load.page_count *= shape_.units_per_stream();
+    load.page_bytes = model_.spec.page_bytes();
+    load.multiprocessor_count = multiprocessor_count_;
+    if (!model_.spec.deterministic) shape_.cut = kernels::best_cut_of(shape_, load);
+    imbalance_ = kernels::imbalance_of(shape_.cut, load);
+    const auto block_count =
+        static_cast<std::size_t>(kernels::block_count_of(shape_.cut, load.unit_count, of.block_count));
     const std::size_t blocks_offset = aligned(unit_count * sizeof(kernels::DecodeUnit));
-    const std::size_t costs_offset = blocks_offset + aligned(of.block_count * sizeof(kernels::DecodeBlock));
+    const std::size_t costs_offset = blocks_offset + aligned(block_count * sizeof(kernels::DecodeBlock));
     if (decode_schedule_.grow(costs_offset + (unit_count + 1) * sizeof(std::int32_t))) ++move_count_;
     units_ = decode_schedule_.span<kernels::DecodeUnit>(0, unit_count);
-    blocks_ = decode_schedule_.span<kernels::DecodeBlock>(blocks_offset, of.block_count);
-    imbalance_ = kernels::schedule_imbalance(static_cast<std::int64_t>(decode_pages_) * shape_.units_per_stream(),
-                                             static_cast<int>(unit_count), multiprocessor_count_);
+    blocks_ = decode_schedule_.span<kernels::DecodeBlock>(blocks_offset, block_count);
     kernels::schedule_decode({.shape = shape_,
                               .items = {items_.data, static_cast<std::size_t>(decode_count_)},
                               .lists = {lists_.data, list_count},

@@ -21,9 +21,9 @@ class BatchPlan {
     BatchPlan(const DeviceModelShape& model, int multiprocessor_count, GpuMemoryCounts& counts);
 
     struct Class {
-        int layer;        // any one of the class
-        int kv_layer;     // its KV's position among those that own KV
-        int block_count;  // of the decodes' schedule; of a deterministic model at least decode_blocks_needed
+        int layer;     // any one of the class
+        int kv_layer;  // its KV's position among those that own KV
+        int block_count;  // of the decodes' schedule, where units share blocks; of a deterministic model at least decode_blocks_needed
     };
     // Queues everything on `stream`.
     void make(std::span<const BatchPart> parts, const Class& of, const PageLists& lists, const GpuStream& stream);
@@ -41,7 +41,7 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::PrefillBlock> chunk_blocks() const { return chunk_blocks_; }
     std::uint64_t listed_pages() const { return listed_pages_; }  // of all heads
     int list_pages_max() const { return list_pages_max_; }        // of any list
-    double imbalance() const { return imbalance_; }               // of the decodes' schedule: schedule_imbalance
+    double imbalance() const { return imbalance_; }               // of the decodes' schedule: imbalance_of
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
 
@@ -51,7 +51,7 @@ class BatchPlan {
     void describe(std::span<const BatchPart> parts, int layer, const PageLists& lists, bool are_chunks,
                   Image& image) const;
     void send(const Image& image, const GpuStream& stream);
-    void schedule_decodes(const Class& of, const PageLists& lists, const GpuStream& stream);
+    void schedule_decodes(const Class& of, kernels::DecodeLoad load, const PageLists& lists, const GpuStream& stream);
     void schedule_chunks(const Class& of, const PageLists& lists, const GpuStream& stream);
 
     const DeviceModelShape& model_;
@@ -69,7 +69,6 @@ class BatchPlan {
     kernels::DeviceSpan<kernels::PrefillBlock> chunk_blocks_;
     std::uint64_t listed_pages_ = 0;
     int list_pages_max_ = 0;
-    std::uint64_t decode_pages_ = 0;  // of them
     double imbalance_ = 1;
     int move_count_ = 0;
 };

@@ -41,6 +41,7 @@ struct GpuModel::GraphKey {
     std::size_t items, runs;
     int query_count_max, rows;
     bool appends, is_whole;
+    kernels::UnitCut cut;
 
     auto operator<=>(const GraphKey&) const = default;
 };
@@ -290,14 +291,15 @@ DeviceSpan<std::byte> GpuModel::scratch_for(const BatchPlan& plan) {
 }
 
 // What one call leaves in a workspace would lie elsewhere for another shape, so each number of rows has its own, and each with chunks
-// beside it another one; chunks alone have the last.
+// beside it another one; chunks alone have the last, also beside decodes that need none.
 DeviceSpan<float> GpuModel::workspace_for(const BatchPlan& plan) {
     const int rows = plan.shape().unit_rows();
     const int of_rows = rows == 8 ? 0 : (rows == 16 ? 1 : 2);
-    auto& [workspace, made_for] =
-        workspaces_[plan.chunk_count() == 0 ? of_rows : (plan.decode_count() > 0 ? 3 + of_rows : 6)];
     const int decode_blocks = static_cast<int>(plan.blocks().size);
     const std::size_t floats = kernels::decode_workspace_floats(plan.shape(), decode_blocks);
+    if (floats == 0) return {};
+    const bool serves_decodes = plan.decode_count() > 0 && !plan.shape().cut.gives_units_blocks();
+    auto& [workspace, made_for] = workspaces_[plan.chunk_count() == 0 ? of_rows : (serves_decodes ? 3 + of_rows : 6)];
     if (workspace.size() < floats * sizeof(float) || made_for != decode_blocks_) {
         made_for = decode_blocks_;
         own_moves_ += workspace.grow(floats * sizeof(float));
@@ -323,8 +325,8 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
         moves_at_capture_ = moves;
     }
     const GraphKey key{
-        batch_index,       layer.layer,      plan.items().size,   plan.runs().size, plan.shape().query_count_max,
-        layer.token_count, !layer.k.empty(), !layer.whole.empty()};
+        batch_index,       layer.layer,      plan.items().size,    plan.runs().size, plan.shape().query_count_max,
+        layer.token_count, !layer.k.empty(), !layer.whole.empty(), plan.shape().cut};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) return queue(layer, plan, places, stream_.get());
     Graph& graph = found->second;

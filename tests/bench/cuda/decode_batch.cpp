@@ -17,14 +17,17 @@ namespace kvgrid::bench {
 
 using namespace kernels;
 
-namespace {
-
-struct Lists {
+struct DecodeOnDevice::Lists {
     std::vector<DecodeItem> items;
     std::vector<PageList> lists;
     std::vector<PageEntry> entries;
+
+    explicit Lists(const DecodeCase& shape);
 };
 
+namespace {
+
+template <class Lists>
 void add_item(Lists& made, const DecodeCase& shape, int length, int query_count, int first_row) {
     made.items.push_back({length - query_count, 0, 0, query_count, first_row});
     for (int head = 0; head < shape.kv_heads; ++head) {
@@ -37,26 +40,24 @@ void add_item(Lists& made, const DecodeCase& shape, int length, int query_count,
     }
 }
 
-Lists make_lists(const DecodeCase& shape) {
-    Lists made;
+}  // namespace
+
+DecodeOnDevice::Lists::Lists(const DecodeCase& shape) {
     int row = 0;
     for (int length : shape.lengths) {
-        add_item(made, shape, length, shape.query_count, row);
+        add_item(*this, shape, length, shape.query_count, row);
         row += shape.query_count;
     }
     for (int length : shape.chunk_lengths) {
-        add_item(made, shape, length, shape.chunk_query_count, row);
+        add_item(*this, shape, length, shape.chunk_query_count, row);
         row += shape.chunk_query_count;
     }
-    std::vector<std::uint32_t> pages(made.entries.size());
+    std::vector<std::uint32_t> pages(entries.size());
     std::iota(pages.begin(), pages.end(), 0u);
     std::mt19937_64 random(5);
     std::shuffle(pages.begin(), pages.end(), random);
-    for (std::size_t index = 0; index < pages.size(); ++index) made.entries[index].page = pages[index];
-    return made;
+    for (std::size_t index = 0; index < pages.size(); ++index) entries[index].page = pages[index];
 }
-
-}  // namespace
 
 DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
     : shape_{.heads = {shape.query_heads, shape.kv_heads, shape.head_dim},
@@ -68,13 +69,15 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
       chunk_count_(static_cast<int>(shape.chunk_lengths.size())),
       row_count_(decode_count_ * shape.query_count + chunk_count_ * shape.chunk_query_count),
       page_bytes_(DevicePageLayout::of(shape.head_dim, shape.dtype, shape.kv_dtype).page_bytes()) {
-    const Lists made = make_lists(shape);
+    const Lists made(shape);
     const double token_bytes = (shape.kv_dtype == KvDtype::fp8_e4m3 ? 2.0 : 4.0) * shape.kv_heads * shape.head_dim;
     for (int length : shape.lengths) kv_bytes_ += token_bytes * length;
     for (int length : shape.chunk_lengths) kv_bytes_ += token_bytes * length;
     const std::size_t rows = static_cast<std::size_t>(row_count_) * shape.query_heads;
     const std::size_t unit_count = std::size_t{1} * decode_count_ * shape.kv_heads * shape_.units_per_stream();
-    const int block_count = current_device().multiprocessor_count;
+    const int multiprocessors = current_device().multiprocessor_count;
+    shape_.cut = shape.cut ? *shape.cut : best_cut(made, unit_count, multiprocessors);
+    const auto block_count = static_cast<int>(block_count_of(shape_.cut, unit_count, multiprocessors));
 
     fill_pages(made.entries.size());
     q_ = DeviceArray<std::byte>(rows * shape.head_dim * 2);
@@ -100,6 +103,16 @@ DecodeOnDevice::DecodeOnDevice(const DecodeCase& shape)
     constexpr int kStreamsMax = 8;
     const int stream_count = std::min(kStreamsMax, chunk_count_ * shape.kv_heads);
     scratch_ = DeviceArray<std::byte>(decode_scratch_bytes(shape_, list_pages_max_, stream_count));
+}
+
+UnitCut DecodeOnDevice::best_cut(const Lists& lists, std::size_t unit_count, int multiprocessor_count) const {
+    DecodeLoad load{static_cast<std::int64_t>(unit_count), 0, 0, page_bytes_, multiprocessor_count};
+    const std::size_t list_count = static_cast<std::size_t>(decode_count_) * shape_.heads.kv_heads;
+    for (const PageList& list : std::span(lists.lists).first(list_count)) {
+        load.pages_max = std::max(load.pages_max, list.count);
+        load.page_count += std::int64_t{list.count} * shape_.units_per_stream();
+    }
+    return best_cut_of(shape_, load);
 }
 
 void DecodeOnDevice::fill_pages(std::size_t page_count) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct DecodeCase {
     std::vector<int> chunk_lengths = {};  // of those that have a chunk
     int chunk_query_count = 0;
     KvDtype kv_dtype = KvDtype::as_model;
+    std::optional<kernels::UnitCut> cut = std::nullopt;  // none: what is best
 };
 
 // A decode of random numbers over pages in random order, in memory of the current device, with its schedule made.
@@ -33,6 +35,9 @@ class DecodeOnDevice {
     double difference_from_general() const;
 
   private:
+    struct Lists;
+
+    kernels::UnitCut best_cut(const Lists& lists, std::size_t unit_count, int multiprocessor_count) const;
     void fill_pages(std::size_t page_count);
 
     kernels::DecodeShape shape_;

@@ -3,7 +3,9 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/cuda_error.h"
@@ -110,8 +112,10 @@ double median_us(const std::function<void(kernels::Stream)>& call, const Replay&
     for (int index = 0; index < replay.calls; ++index) call(stream);
     check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
     check_cuda(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+    check_cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(replay.rest_ms));
     std::vector<double> times;
-    double warm_up_us = 1e5;  // an idle GPU takes its time to reach its clocks
+    double warm_up_us = replay.warm_up_ms * 1e3;
     while (times.size() < static_cast<std::size_t>(replay.turns)) {
         Event begin, end;
         begin.record(stream);

@@ -1,17 +1,22 @@
 // Decode attention on one GPU: CUDA graph replay, medians, random numbers, pages of 64 tokens in random order, the schedule made beforehand
 // as for the second and later layers of a step.
 //
-//   gpu_decode_bench [PART OF A NAME]
+//   gpu_decode_bench [NAME [CUT]]
+//
+//   NAME         part of a row's name; or "5 x 3000" for a batch that has no row
+//   CUT          of units over blocks: "ranges", "small", or how many blocks of a cluster have one; best if not given
 //
 //   us          of one call
 //   floor       bytes of K and V / the read bandwidth measured first
 //   ratio       floor / us; where K and V fit into the L2 cache it says little
 //   fp8, ...    K and V in fp8 elements
 //   difference  from the general kernel, relative; - where that takes too long
+//   one pass, n  units have clusters of n blocks, or small blocks
 //   schedule    us to make the schedule
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <iterator>
 #include <random>
 #include <string>
@@ -51,6 +56,7 @@ std::vector<DecodeCase> cases() {
         {.name = "1 x 16384", .lengths = repeated(1, 16384), .calls = 20},
         {.name = "1 x 4096", .lengths = repeated(1, 4096), .calls = 50},
         {.name = "1 x 1024", .lengths = repeated(1, 1024), .calls = 50},
+        {.name = "8 x 1024", .lengths = repeated(8, 1024), .calls = 50},
         {.name = "64 x 512", .lengths = repeated(64, 512), .calls = 20},
         {"524288 and 63 x 512", skewed()},
         {"64 of 1 to 32768", ragged()},
@@ -69,6 +75,12 @@ std::vector<DecodeCase> cases() {
     };
 }
 
+DecodeCase in_fp8(DecodeCase shape) {
+    shape.name = "fp8, " + shape.name;
+    shape.kv_dtype = KvDtype::fp8_e4m3;
+    return shape;
+}
+
 std::vector<DecodeCase> fp8_cases() {
     std::vector<DecodeCase> made = {
         {"1 x 131072", repeated(1, 131072)},
@@ -78,6 +90,7 @@ std::vector<DecodeCase> fp8_cases() {
         {.name = "1 x 16384", .lengths = repeated(1, 16384), .calls = 20},
         {.name = "1 x 4096", .lengths = repeated(1, 4096), .calls = 50},
         {.name = "1 x 1024", .lengths = repeated(1, 1024), .calls = 50},
+        {.name = "8 x 1024", .lengths = repeated(8, 1024), .calls = 50},
         {.name = "64 x 512", .lengths = repeated(64, 512), .calls = 20},
         {"524288 and 63 x 512", skewed()},
         {"64 of 1 to 32768", ragged()},
@@ -91,11 +104,23 @@ std::vector<DecodeCase> fp8_cases() {
         {"8 x 131072, 4 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 4},
         {"8 x 131072, 8 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 8},
     };
-    for (DecodeCase& shape : made) {
-        shape.name = "fp8, " + shape.name;
-        shape.kv_dtype = KvDtype::fp8_e4m3;
-    }
+    std::ranges::transform(made, made.begin(), in_fp8);
     return made;
+}
+
+// "5 x 3000", in the model's dtype and in fp8.
+std::vector<DecodeCase> cases_named(const char* name) {
+    int count = 0, length = 0;
+    if (std::sscanf(name, "%d x %d", &count, &length) != 2 || count < 1 || length < 1) return {};
+    const DecodeCase plain{.name = name, .lengths = repeated(count, length), .calls = 10};
+    return {plain, in_fp8(plain)};
+}
+
+kernels::UnitCut cut_named(const std::string& name) {
+    using Kind = kernels::UnitCut::Kind;
+    if (name == "ranges") return {};
+    if (name == "small") return {Kind::small_blocks, 1};
+    return {Kind::clusters, std::atoi(name.c_str())};
 }
 
 void run(const DecodeCase& shape, double bytes_per_second) {
@@ -106,9 +131,12 @@ void run(const DecodeCase& shape, double bytes_per_second) {
     const double schedule_us =
         median_us([&](kernels::Stream stream) { schedule_decode(batch.schedule(), stream); }, {20});
     const double floor_us = batch.kv_bytes() / bytes_per_second * 1e6;
-    const char* const path = name_of(kernels::path_of(work.shape, work.dtype, work.kv_dtype));
-    std::printf("%-28s %9.1f us  floor %8.1f  ratio %.3f  %6.3f TB/s  %-14s schedule %5.1f us", shape.name.c_str(), us,
-                floor_us, floor_us / us, batch.kv_bytes() / us / 1e6, path, schedule_us);
+    std::string path = name_of(kernels::path_of(work.shape, work.dtype, work.kv_dtype));
+    const kernels::UnitCut& cut = work.shape.cut;
+    if (cut.kind == kernels::UnitCut::Kind::clusters) path += ", " + std::to_string(cut.parts);
+    if (cut.kind == kernels::UnitCut::Kind::small_blocks) path += ", small";
+    std::printf("%-28s %9.1f us  floor %8.1f  ratio %.3f  %6.3f TB/s  %-14s  schedule %5.1f us", shape.name.c_str(), us,
+                floor_us, floor_us / us, batch.kv_bytes() / us / 1e6, path.c_str(), schedule_us);
     if (difference >= 0) {
         std::printf("  difference %.1e\n", difference);
     } else {
@@ -133,8 +161,12 @@ int main(int argc, char** argv) {
     std::printf("32 query and 8 KV heads, d 128, bf16, one new token, unless said\n");
     std::vector<bench::DecodeCase> cases = bench::cases();
     std::ranges::move(bench::fp8_cases(), std::back_inserter(cases));
-    for (const bench::DecodeCase& shape : cases) {
-        if (argc > 1 && shape.name.find(argv[1]) == std::string::npos) continue;
+    if (argc > 1) {
+        std::erase_if(cases, [&](const auto& shape) { return shape.name.find(argv[1]) == std::string::npos; });
+        if (cases.empty()) cases = bench::cases_named(argv[1]);
+    }
+    for (bench::DecodeCase& shape : cases) {
+        if (argc > 2) shape.cut = bench::cut_named(argv[2]);
         bench::run(shape, bytes_per_second);
     }
     return 0;

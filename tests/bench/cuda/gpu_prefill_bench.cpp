@@ -2,7 +2,8 @@
 //
 //   gpu_prefill_bench [PART OF A NAME]
 //
-//   TFLOP/s     of both products, visible pairs of the chunks only
+//   TFLOP/s     of both products, visible pairs of the chunks only; after 0.1 s of such work, which brings the GPU to its power limit
+//   rested      the same in the first milliseconds after a rest
 //   schedule    time of schedule_prefill, which every layer of a step shares
 //   difference  from the general kernel, relative; - where that takes too long
 
@@ -80,7 +81,8 @@ void run(const DecodeCase& shape) {
     const double us = median_us([&](kernels::Stream stream) { decode(work, stream); }, {.turns = 15});
     std::printf("%-28s %9.1f us", shape.name.c_str(), us);
     if (work.chunk_count > 0) {
-        std::printf("  %6.1f TFLOP/s", flops_of(shape) / us / 1e6);
+        const double rested_us = median_us([&](kernels::Stream stream) { decode(work, stream); }, kRested);
+        std::printf("  %6.1f TFLOP/s  rested %6.1f", flops_of(shape) / us / 1e6, flops_of(shape) / rested_us / 1e6);
         const kernels::SchedulePrefill schedule = batch.chunk_schedule();
         const double schedule_us = median_us([&](kernels::Stream stream) { schedule_prefill(schedule, stream); }, {});
         std::printf("  schedule %5.1f us", schedule_us);

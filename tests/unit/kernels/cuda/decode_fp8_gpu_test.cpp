@@ -71,7 +71,7 @@ TEST_F(DecodeFp8Gpu, KeepsSmallValuesBesidePagesOfLargeOnes) {
         for (int block_count : {1, 5}) {
             batch.run_and_compare(
                 [&](const Attention& work) {
-                    DecodeOnGpu::run(work, kv_dtype_, block_count);
+                    DecodeOnGpu::run(work, kv_dtype_, {.block_count = block_count});
                     std::vector<double> partial(work.partial.size()), lse(work.lse.size());
                     attention_reference(work, partial, lse);
                     const std::size_t row = batch.output_row(0, 0, 0);

@@ -21,30 +21,46 @@ class DecodeGpu : public testing::Test {
   protected:
     void compare(const TestShape& shape, DecodePath path, std::initializer_list<int> block_counts = {0, 7}) {
         AttentionCase batch(shape, seed_);
-        for (int block_count : block_counts) {
-            SCOPED_TRACE("blocks " + std::to_string(block_count));
-            compare(batch, shape.dtype, path, block_count);
-            if (HasFatalFailure()) return;
-        }
+        compare(batch, shape.dtype, path, block_counts, {0, 1, 3, 8});
     }
 
-    void compare(AttentionCase& batch, Dtype dtype, DecodePath path, int block_count = 0) {
-        const auto attend = [&](const Attention& work) {
-            const DecodeOnGpu::Outcome outcome = DecodeOnGpu::run(work, kv_dtype_, block_count);
-            EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
-            EXPECT_TRUE(outcome.workspace_is_empty);
-            expect_rounded(work, outcome.rounded);
-            if (path != DecodePath::general) expect_schedules(work, outcome);
-        };
+    // Cut into ranges over so many blocks; and into clusters of so many, 0: small blocks, where that can be.
+    void compare(AttentionCase& batch, Dtype dtype, DecodePath path, std::initializer_list<int> block_counts = {0},
+                 std::initializer_list<int> clusters = {0, 4}) {
         // What pages of fp8 elements hold of it; the reference works with that.
         if (kv_dtype_ == KvDtype::fp8_e4m3) batch.change_blocks(round_through_fp8);
-        batch.run_and_compare(attend, weight_roundoff(batch.work(), dtype, path));
+        for (int block_count : block_counts) {
+            SCOPED_TRACE("blocks " + std::to_string(block_count));
+            compare_cut(batch, dtype, path, {.block_count = block_count});
+            if (HasFatalFailure()) return;
+        }
+        const DecodeHostBatch on_host(batch.work());
+        const bool has_decodes = on_host.decodes().unit_count() > 0;
+        if (path == DecodePath::general || !has_decodes || on_host.shape.unit_rows() > kRowsMaxOfOwnBlocks) return;
+        for (int parts : clusters) {
+            SCOPED_TRACE("clusters of " + std::to_string(parts));
+            const UnitCut cut =
+                parts == 0 ? UnitCut{UnitCut::Kind::small_blocks, 1} : UnitCut{UnitCut::Kind::clusters, parts};
+            compare_cut(batch, dtype, path, {.units = cut});
+            if (HasFatalFailure()) return;
+        }
     }
 
     std::uint64_t seed_ = test_seed();
     KvDtype kv_dtype_ = KvDtype::as_model;
 
   private:
+    void compare_cut(AttentionCase& batch, Dtype dtype, DecodePath path, const DecodeOnGpu::Cut& cut) {
+        const auto attend = [&](const Attention& work) {
+            const DecodeOnGpu::Outcome outcome = DecodeOnGpu::run(work, kv_dtype_, cut);
+            EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
+            EXPECT_TRUE(outcome.workspace_is_empty);
+            expect_rounded(work, outcome.rounded);
+            if (path != DecodePath::general) expect_schedules(work, outcome, cut);
+        };
+        batch.run_and_compare(attend, weight_roundoff(batch.work(), dtype, path));
+    }
+
     // Weights are rounded to the type in which they meet V: that of q, or f16 in decodes over fp8. The general way sums in another order, and
     // rounds no weights.
     double weight_roundoff(const Attention& work, Dtype dtype, DecodePath path) const {
@@ -67,9 +83,12 @@ class DecodeGpu : public testing::Test {
         }
     }
 
-    static void expect_schedules(const Attention& work, const DecodeOnGpu::Outcome& outcome) {
-        const DecodeHostBatch batch(work);
-        if (batch.chunk_count > 0) expect_same(plan_prefill(batch.chunks(outcome.block_count)), outcome.chunks);
+    static void expect_schedules(const Attention& work, const DecodeOnGpu::Outcome& outcome,
+                                 const DecodeOnGpu::Cut& cut) {
+        DecodeHostBatch batch(work);
+        batch.shape.cut = cut.units;
+        if (batch.chunk_count > 0)
+            expect_same(plan_prefill(batch.chunks(outcome.multiprocessor_count)), outcome.chunks);
         if (batch.decodes().items.empty()) return;
         const DecodeSchedule expected = plan_decode(batch.decodes(), outcome.block_count);
         expect_same(expected.units, outcome.schedule.units);

@@ -235,7 +235,7 @@ TEST_P(DecodeOverKv, ShowsANaNOfAVisibleKey) {
         compare(batch, dtype, DecodePath::one_pass);
         batch.set_key(0, 0, 50, std::vector<float>(128, std::numeric_limits<float>::quiet_NaN()));
 
-        DecodeOnGpu::run(batch.work(), kv_dtype_);
+        DecodeOnGpu::run(batch.work(), kv_dtype_, {});
 
         EXPECT_TRUE(std::isnan(batch.partial()[batch.output_row(0, 0, 0) * 128]));
         EXPECT_TRUE(std::isnan(batch.lse()[batch.output_row(0, 0, 0)]));
@@ -253,7 +253,7 @@ TEST_P(DecodeOverKv, ShowsANaNOfAValueOnlyToTheRowsThatSeeIt) {
         batch.set_value(0, 0, 98, nan);
         batch.set_value(0, 0, 33, nan);
 
-        DecodeOnGpu::run(batch.work(), kv_dtype_);
+        DecodeOnGpu::run(batch.work(), kv_dtype_, {});
 
         for (int query = 0; query < 8; ++query) {
             const int order = 92 + query;
@@ -341,6 +341,15 @@ TEST_F(DecodeGpuArguments, AreRefusedWhenTheyBreakARule) {
     refuse("units", [](Decode& work) { work.units.size = 3; });
     refuse("blocks", [](Decode& work) { work.blocks.size = 0; });
     refuse("workspace", [](Decode& work) { work.workspace.size -= 1; });
+    refuse("a block too few of a cluster", [](Decode& work) { work.shape.cut = {UnitCut::Kind::clusters, 4}; });
+    refuse("a cluster of too many", [](Decode& work) {
+        work.shape.cut = {UnitCut::Kind::clusters, 16};
+        work.blocks.size = 32;
+    });
+    refuse("several small blocks for a unit", [](Decode& work) {
+        work.shape.cut = {UnitCut::Kind::small_blocks, 2};
+        work.blocks.size = 4;
+    });
     refuse("more chunks than items", [](Decode& work) { work.chunk_count = 2; });
     refuse("chunks without a bound", [](Decode& work) { work.chunk_count = 1; });
     refuse("chunk blocks", [](Decode& work) {

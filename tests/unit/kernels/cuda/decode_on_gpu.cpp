@@ -142,9 +142,12 @@ DeviceSpan<T> last_of(const DeviceSpan<T>& span, std::size_t count) {
 
 }  // namespace
 
-DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, int block_count) {
-    const DecodeHostBatch batch(work);
-    if (block_count == 0) block_count = current_device().multiprocessor_count;
+DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, const Cut& cut) {
+    DecodeHostBatch batch(work);
+    batch.shape.cut = cut.units;
+    const int multiprocessor_count = cut.block_count == 0 ? current_device().multiprocessor_count : cut.block_count;
+    const int block_count = std::max<int>(
+        1, static_cast<int>(block_count_of(cut.units, batch.decodes().unit_count(), multiprocessor_count)));
     const int chunk_block_count = batch.chunk_count == 0 ? 0 : prefill_block_count(batch.shape, batch.chunk_count);
     const std::size_t unit_count = batch.decodes().unit_count();
     const std::size_t decode_count = batch.items.size() - batch.chunk_count, kv_heads = work.heads.kv_heads;
@@ -178,7 +181,7 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, i
             nullptr);
     }
     if (batch.chunk_count > 0) {
-        PrefillBatch chunks = batch.chunks(block_count);
+        PrefillBatch chunks = batch.chunks(multiprocessor_count);
         chunks.items = last_of(items.span(), chunks.items.size);
         chunks.lists = last_of(lists.span(), chunks.lists.size);
         chunks.entries = entries.span();
@@ -213,7 +216,10 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, i
     std::ranges::copy(partial.download(), work.partial.begin());
     std::ranges::copy(lse.download(), work.lse.begin());
     std::vector<float> slots = workspace.download();
-    const std::size_t decode_slots = 2 * block_count * decode_slot_floats(batch.shape.unit_rows(), work.heads.head_dim);
+    const std::size_t decode_slots =
+        cut.units.gives_units_blocks()
+            ? 0
+            : 2 * block_count * decode_slot_floats(batch.shape.unit_rows(), work.heads.head_dim);
     // What blocks of decodes keep for themselves may stay.
     slots.erase(slots.begin() + decode_slots / 2, slots.begin() + decode_slots);
     return {.path = path,
@@ -221,6 +227,7 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, i
             .rounded = rounded.download(),
             .workspace_is_empty = is_all_ones(slots),
             .block_count = block_count,
+            .multiprocessor_count = multiprocessor_count,
             .schedule = decode_count > 0 ? DecodeSchedule{units.download(), blocks.download()} : DecodeSchedule{},
             .chunks = chunk_blocks.download()};
 }

@@ -16,13 +16,18 @@ class DecodeOnGpu {
         DecodePath path, chunk_path;
         std::vector<std::byte> rounded;  // [row_count, query_heads, head_dim] in the dtype; poison was NaN
         bool workspace_is_empty;         // as it must be left
-        int block_count;                 // of decodes; and the SMs that chunks are cut for
+        int block_count;                 // of decodes
+        int multiprocessor_count;        // that chunks are cut for
         DecodeSchedule schedule;         // as the device made it; empty where there are no decodes
         std::vector<PrefillBlock> chunks;
     };
 
-    // block_count 0: one block for each SM.
-    static Outcome run(const Attention& work, KvDtype kv_dtype, int block_count = 0);
+    // How decodes are cut over blocks.
+    struct Cut {
+        int block_count = 0;  // of ranges; 0: one block for each SM
+        UnitCut units = {};
+    };
+    static Outcome run(const Attention& work, KvDtype kv_dtype, const Cut& cut);
 
     static constexpr int kQueriesMax = 8;  // of a decode
 };

@@ -249,6 +249,62 @@ TEST_F(DecodeScheduleTest, FinishesEveryUnitOnceAndHandsOverOnlyTheLast) {
     }
 }
 
+TEST_F(DecodeScheduleTest, CutsEachUnitEvenlyOverBlocksOfItsOwn) {
+    for (int parts = 1; parts <= kClusterPartsMax; ++parts) {
+        TestBatch batch = random_batch(random_);
+        batch.shape.cut = {UnitCut::Kind::clusters, parts};
+        const int unit_count = batch.view().unit_count();
+        const DecodeSchedule schedule =
+            plan_decode(batch.view(), static_cast<int>(block_count_of(batch.shape.cut, unit_count, 132)));
+        ASSERT_EQ(schedule.blocks.size(), schedule.units.size() * parts);
+        for (int unit = 0; unit < unit_count; ++unit) {
+            const int pages = schedule.units[unit].page_count;
+            int page = 0;
+            for (int part = 0; part < parts; ++part) {
+                const DecodeBlock& block = schedule.blocks[unit * parts + part];
+                EXPECT_EQ(block.unit, unit);
+                EXPECT_EQ(block.end_unit, unit);
+                EXPECT_EQ(block.page, page);
+                page = block.end_page;
+                EXPECT_LE(page - block.page, (pages + parts - 1) / parts);
+            }
+            EXPECT_EQ(page, pages);
+        }
+    }
+}
+
+TEST(BestCut, GivesShortStreamsBlocksOfTheirOwn) {
+    constexpr std::size_t kPageBytes = 32 << 10;
+    constexpr int kSms = 132;
+    const DecodeShape shape{{32, 8, 128}, 1};
+    const auto best = [&](std::int64_t sequences, int pages) {
+        return best_cut_of(shape, {sequences * 8, sequences * 8 * pages, pages, kPageBytes, kSms});
+    };
+    const auto clusters = [](int parts) { return UnitCut{UnitCut::Kind::clusters, parts}; };
+    EXPECT_EQ(best(1, 16), clusters(8));
+    EXPECT_EQ(best(1, 64), clusters(8));
+    EXPECT_EQ(best(1, 2048), UnitCut{});
+    EXPECT_EQ(best(2, 16), clusters(4));
+    EXPECT_EQ(best(8, 64), clusters(2));
+    EXPECT_EQ(best(64, 8), (UnitCut{UnitCut::Kind::small_blocks, 1}));
+    EXPECT_EQ(best(64, 128), UnitCut{});
+    EXPECT_EQ(best(0, 0), UnitCut{});
+    // One long stream beside short ones, and rows that are too many.
+    EXPECT_EQ(best_cut_of(shape, {64, 8192 + 63 * 8, 8192, kPageBytes, kSms}), UnitCut{});
+    EXPECT_EQ(best_cut_of({{32, 8, 128}, 8}, {8, 128, 16, kPageBytes, kSms}), UnitCut{});
+}
+
+TEST(BestCut, LeavesRoomForEveryCluster) {
+    const DecodeShape shape{{32, 8, 128}, 1};
+    for (int sms : {1, 16, 66, 132}) {
+        for (int units = 1; units <= sms; ++units) {
+            const UnitCut cut = best_cut_of(shape, {units, units, 1, 32 << 10, sms});
+            EXPECT_LE(block_count_of(cut, units, sms), sms);
+            EXPECT_GE(imbalance_of(cut, {units, units, 1, 32 << 10, sms}), 1);
+        }
+    }
+}
+
 TEST_F(DecodeScheduleTest, GivesEqualShares) {
     const TestBatch batch = make_batch({{32, 8, 128}, 1}, {{.length = 131072}});
     std::size_t most = 0, least = ~std::size_t{0};
