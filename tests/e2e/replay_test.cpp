@@ -54,6 +54,28 @@ TEST(Replay, IsRightInHalfPrecisionToo) {
     }
 }
 
+// Only GPUs keep K and V in fp8.
+TEST(Replay, IsRightOverWhatFp8PagesKeep) {
+    E2eCluster cluster(1);
+    const analysis::Trace trace = real_trace();
+    const ModelSpec spec = cli::replay_spec(trace, Dtype::bf16, KvDtype::fp8_e4m3);
+    const auto model = cluster.client().register_model(
+        spec, {.grid = {1, 1}, .pool_bytes_per_worker = cli::replay_pool_bytes(trace, Dtype::bf16, {1, 1})});
+    if (!model) {
+        EXPECT_NE(model.error().message.find("fp8"), std::string::npos) << model.error().message;
+        GTEST_SKIP() << model.error().message;
+    }
+
+    const cli::ReplayReport report = cli::replay(cluster.client(), *model, trace).value();
+
+    expect_every_row_right(report);
+    for (const cli::ReplayLayer& layer : report.layers) {
+        ASSERT_TRUE(layer.from_sent.has_value());
+        EXPECT_GT(layer.from_sent->relative_rms(), 0.001);  // lossy
+        EXPECT_LT(layer.from_sent->relative_rms(), 0.125);  // two roundings of e4m3, of K and of V
+    }
+}
+
 TEST(Replay, FindsASingleWrongRow) {
     E2eCluster cluster(1);
     analysis::Trace trace = real_trace();

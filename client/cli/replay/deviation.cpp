@@ -22,12 +22,18 @@ void Deviation::add(std::span<const float> answer, std::span<const double> expec
     for (std::size_t i = 0; i < expected.size(); ++i) {
         const double difference = std::abs(answer[i] - expected[i]);
         absolute = std::max(absolute, std::isnan(difference) ? kInfinity : difference);
+        difference_squares += difference * difference;
+        expected_squares += expected[i] * expected[i];
     }
     ++rows;
     if (!(absolute <= tolerance)) ++rows_outside;
     absolute_max = std::max(absolute_max, absolute);
     relative_max = std::max(relative_max, ratio(absolute, largest_magnitude(expected)));
     tolerance_used = std::max(tolerance_used, ratio(absolute, tolerance));
+}
+
+double Deviation::relative_rms() const {
+    return std::sqrt(ratio(difference_squares, expected_squares));
 }
 
 double largest_magnitude(std::span<const double> row) {

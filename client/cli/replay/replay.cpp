@@ -12,7 +12,6 @@ namespace {
 using analysis::Trace;
 using analysis::TraceLayer;
 
-constexpr double kFp8 = 0.25;
 constexpr double kF32Arithmetic = 0x1p-17;
 
 // One layer's tensors as they travel.
@@ -39,9 +38,20 @@ std::span<const std::byte> rows_of(const std::vector<std::byte>& tensor, const T
     return std::span(tensor).subspan(tokens.first * row_bytes, tokens.count * row_bytes);
 }
 
+// K and V as one step's attention saw them.
+struct Kept {
+    int token_end;  // of the step
+    KvRows rows;    // of the tokens before
+};
+
+struct LayerAnswers {
+    std::vector<std::byte> o;  // of all tokens
+    std::vector<Kept> kept;    // of each step; empty where K and V are kept as they are sent
+};
+
 // One step of some tokens through all layers; appends to each layer's answers.
 Status replay_step(Client& client, const ModelSpec& spec, const Sequence& sequence, const std::vector<Sent>& layers,
-                   const TokenRange& tokens, std::vector<std::vector<std::byte>>& answers) {
+                   const TokenRange& tokens, std::vector<LayerAnswers>& answers) {
     const StepPart part{&sequence, tokens.count};
     auto step = client.begin({&part, 1});
     if (!step) return step.error();
@@ -53,18 +63,24 @@ Status replay_step(Client& client, const ModelSpec& spec, const Sequence& sequen
                                                             .k = rows_of(sent.k, tokens, kv_bytes),
                                                             .v = rows_of(sent.v, tokens, kv_bytes)});
         if (!answer) return answer.error();
-        answers[layer].insert(answers[layer].end(), answer->begin(), answer->end());
+        answers[layer].o.insert(answers[layer].o.end(), answer->begin(), answer->end());
     }
-    return step->commit();
+    if (Status committed = step->commit(); !committed || spec.kv_dtype == KvDtype::as_model) return committed;
+    const int token_end = tokens.first + tokens.count;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        auto rows = sequence.read_kv(static_cast<int>(layer), 0, token_end);
+        if (!rows) return rows.error();
+        answers[layer].kept.push_back({token_end, *std::move(rows)});
+    }
+    return {};
 }
 
-// The prefill in one step, then token by token. Answers: [layer] o of all tokens.
-Result<std::vector<std::vector<std::byte>>> replay_steps(Client& client, const RegisteredModel& model,
-                                                         const Trace& trace, const std::vector<Sent>& layers,
-                                                         const ReplayHooks& hooks) {
+// The prefill in one step, then token by token. Answers: [layer].
+Result<std::vector<LayerAnswers>> replay_steps(Client& client, const RegisteredModel& model, const Trace& trace,
+                                               const std::vector<Sent>& layers, const ReplayHooks& hooks) {
     auto sequence = client.open(model, {.expected_tokens = trace.token_count()});
     if (!sequence) return sequence.error();
-    std::vector<std::vector<std::byte>> answers(layers.size());
+    std::vector<LayerAnswers> answers(layers.size());
     TokenRange tokens{0, std::max(1, trace.prefill_tokens)};
     while (tokens.first < trace.token_count()) {
         if (hooks.interrupted && hooks.interrupted()) return {Errc::unavailable, "interrupted during the replay"};
@@ -96,23 +112,50 @@ std::vector<double> exact_row(const Trace& trace, const Inputs& inputs, std::siz
     return attention.output();
 }
 
-ReplayLayer check_layer(const Trace& trace, const TraceLayer& recorded, const ModelSpec& sent_as, const Sent& sent,
-                        const std::vector<std::byte>& answer_bytes) {
-    const Dtype dtype = sent_as.dtype;
-    const std::vector<float> answer = analysis::floats_of(answer_bytes, dtype);
+// K and V as numbers, by the token that attends.
+class KeptNumbers {
+  public:
+    KeptNumbers(const LayerAnswers& answers, const Inputs& sent, Dtype dtype) : answers_(answers), sent_(sent) {
+        for (const Kept& kept : answers.kept) {
+            steps_.push_back({analysis::floats_of(kept.rows.k, dtype), analysis::floats_of(kept.rows.v, dtype)});
+        }
+    }
+
+    Inputs for_token(int token) const {
+        if (steps_.empty()) return sent_;
+        const auto step = std::ranges::upper_bound(answers_.kept, token, {}, &Kept::token_end);
+        const Numbers& numbers = steps_[step - answers_.kept.begin()];
+        return {sent_.q, numbers.k, numbers.v};
+    }
+
+  private:
+    struct Numbers {
+        std::vector<float> k, v;
+    };
+    const LayerAnswers& answers_;
+    Inputs sent_;
+    std::vector<Numbers> steps_;
+};
+
+ReplayLayer check_layer(const Trace& trace, const TraceLayer& recorded, Dtype dtype, const Sent& sent,
+                        const LayerAnswers& answers) {
+    const std::vector<float> answer = analysis::floats_of(answers.o, dtype);
     const auto q = analysis::floats_of(sent.q, dtype), k = analysis::floats_of(sent.k, dtype),
                v = analysis::floats_of(sent.v, dtype);
+    const Inputs sent_numbers{q, k, v}, recorded_numbers{recorded.q, recorded.k, recorded.v};
+    const KeptNumbers kept(answers, sent_numbers, dtype);
+    const bool is_exact = dtype == Dtype::f32, is_lossy = !answers.kept.empty();
     // The output is rounded to the dtype, and on a GPU the weights are, too.
-    const double roundings = dtype == Dtype::f32 ? 0 : 2 * unit_roundoff(dtype);
-    const double arithmetic = kF32Arithmetic + (sent_as.kv_dtype == KvDtype::as_model ? roundings : kFp8);
+    const double arithmetic = kF32Arithmetic + (is_exact ? 0 : 2 * unit_roundoff(dtype));
     const std::size_t dim = trace.spec.head_dim;
 
     ReplayLayer result{recorded.model_layer, {}, {}};
+    if (is_lossy) result.from_sent.emplace();
     for (std::size_t row = 0; row < answer.size() / dim; ++row) {
         const std::span answer_row = std::span(answer).subspan(row * dim, dim);
-        const std::vector<double> reference = exact_row(trace, {q, k, v}, row);
-        const std::vector<double> unrounded =
-            dtype == Dtype::f32 ? reference : exact_row(trace, {recorded.q, recorded.k, recorded.v}, row);
+        const int token = static_cast<int>(row / trace.spec.query_heads);
+        const std::vector<double> reference = exact_row(trace, kept.for_token(token), row);
+        const std::vector<double> unrounded = is_exact ? reference : exact_row(trace, recorded_numbers, row);
         const std::vector<double> model(recorded.o.begin() + row * dim, recorded.o.begin() + (row + 1) * dim);
 
         const double tolerance = arithmetic * largest_magnitude(reference);
@@ -120,6 +163,9 @@ ReplayLayer check_layer(const Trace& trace, const TraceLayer& recorded, const Mo
         result.from_model.add(
             answer_row, model,
             tolerance + kF32Arithmetic * largest_magnitude(model) + largest_difference(reference, unrounded));
+        if (!is_lossy) continue;
+        const std::vector<double> exact = exact_row(trace, sent_numbers, row);
+        result.from_sent->add(answer_row, exact, tolerance + largest_difference(reference, exact));
     }
     return result;
 }
@@ -167,7 +213,7 @@ Result<ReplayReport> replay(Client& client, const RegisteredModel& model, const 
                         .seconds = in_grid.count(),
                         .layers = {}};
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-        report.layers.push_back(check_layer(trace, trace.layers[layer], model.spec, layers[layer], (*answers)[layer]));
+        report.layers.push_back(check_layer(trace, trace.layers[layer], dtype, layers[layer], (*answers)[layer]));
     }
     return report;
 }

@@ -13,6 +13,7 @@ nlohmann::json as_json(const Deviation& deviation) {
             {"rows_outside", deviation.rows_outside},
             {"absolute_max", deviation.absolute_max},
             {"relative_max", deviation.relative_max},
+            {"relative_rms", deviation.relative_rms()},
             {"tolerance_used", deviation.tolerance_used}};
 }
 
@@ -27,15 +28,19 @@ std::string replay_text(const ReplayReport& report) {
     std::string text = fmt::format("{} on {} x {} parts: {} tokens of prefill, {} decoded, {:.2f} s in the grid\n",
                                    report.model, report.grid.head_parts, report.grid.sequence_parts,
                                    report.prefill_tokens, report.decode_tokens, report.seconds);
-    if (report.kv_dtype != KvDtype::as_model)
-        text += fmt::format("  K and V are kept in {}: lossy, and no tolerance is promised but that of the table\n",
-                            name_of(report.kv_dtype));
     text += "                  from the fp64 reference           from the model's own output\n";
     text += "  layer   rows   absolute  relative  tolerance     absolute  relative  tolerance   outside\n";
     for (const ReplayLayer& layer : report.layers) {
         text += fmt::format("  {:>5} {:>6}  {}   {}  {:>8}\n", layer.model_layer, layer.from_reference.rows,
                             cells(layer.from_reference), cells(layer.from_model),
                             layer.from_reference.rows_outside + layer.from_model.rows_outside);
+    }
+    for (const ReplayLayer& layer : report.layers) {
+        if (!layer.from_sent) continue;
+        text += fmt::format(
+            "  layer {}: K and V in {} change the answers by {:.1f} % (root mean square), the worst row by {:.0f} %\n",
+            layer.model_layer, name_of(report.kv_dtype), layer.from_sent->relative_rms() * 100,
+            layer.from_sent->relative_max * 100);
     }
     text += report.passed() ? "  every row is within its tolerance\n" : "  FAILED: rows are outside their tolerance\n";
     return text;
@@ -47,6 +52,7 @@ std::string replay_json(const ReplayReport& report) {
         layers.push_back({{"model_layer", layer.model_layer},
                           {"from_reference", as_json(layer.from_reference)},
                           {"from_model", as_json(layer.from_model)}});
+        if (layer.from_sent) layers.back()["from_sent"] = as_json(*layer.from_sent);
     }
     const nlohmann::json whole = {{"format", "kvgrid.replay"},
                                   {"format_version", 1},
