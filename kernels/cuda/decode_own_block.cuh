@@ -37,6 +37,7 @@ class ClusterInbox {
     }
     __device__ __forceinline__ void wait() const { barrier_wait(full_, 0); }
 
+    __device__ __forceinline__ bool is_alone() const { return parts_ == 1; }
     // Of this block's share.
     __device__ __forceinline__ int own_first(int piece_count) const { return rank_ * share_of(piece_count); }
     __device__ __forceinline__ int own_count(int piece_count) const {
@@ -89,6 +90,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     const ClusterInbox<Variant> inbox(memory + Variant::kInboxOffset, &inbox_full);
     if constexpr (Variant::kIsInCluster) {
         if (threadIdx.x == 0) inbox.open();
+        __syncwarp();
         cluster_arrive();
     }
     allow_next_kernel();
@@ -111,8 +113,14 @@ __global__ __launch_bounds__(Variant::kThreads,
     __syncthreads();
 
     const WriteOutputs<Variant> finish{arguments.outputs};
+    const auto finish_all = [&] {
+        for_each_piece<Variant>(unit, [&](int row, int dim) {
+            finish.take(row_of_unit(arguments, unit, row), dim, outcomes.merged(row, dim));
+        });
+    };
     if constexpr (Variant::kIsInCluster) {
         cluster_wait();  // until all inboxes are open
+        if (inbox.is_alone()) return finish_all();
         for_each_piece<Variant>(unit, [&](int row, int dim) {
             inbox.bring((row * Variant::kHeadDim + dim) / 4, piece_count, outcomes.merged(row, dim));
         });
@@ -123,9 +131,7 @@ __global__ __launch_bounds__(Variant::kThreads,
             finish.take(row_of_unit(arguments, unit, row), dim, inbox.merged(own, piece_count));
         }
     } else {
-        for_each_piece<Variant>(unit, [&](int row, int dim) {
-            finish.take(row_of_unit(arguments, unit, row), dim, outcomes.merged(row, dim));
-        });
+        finish_all();
     }
 }
 

@@ -45,13 +45,13 @@ UnitCut best_cut_of(const DecodeShape& shape, const DecodeLoad& load) {
     const auto fits = [&](int parts) { return load.unit_count * parts <= (parts <= 2 ? sms : sms * 7 / 8); };
     int parts = kClusterPartsMax;
     while (parts > 1 && !fits(parts)) parts /= 2;
-    // In pages of a block when all SMs read; with fewer, each is faster, up to a point.
-    constexpr double kFastestPage = 0.66;
-    constexpr std::size_t kMergeBytes = 64 << 10;  // what merging through memory takes, 2 us, as reading
-    const double page = std::max(kFastestPage, static_cast<double>(load.unit_count * parts) / sms);
-    const double own = page * ((load.pages_max + parts - 1) / parts);
-    const double ranges =
-        static_cast<double>(load.page_count) / sms + static_cast<double>(kMergeBytes) / load.page_bytes;
+    // What a page of a block takes, beside one when all SMs read: memory is the bound from nine tenths of the SMs on.
+    const double busy = static_cast<double>(load.unit_count * parts) / static_cast<double>(sms);
+    const double page = busy >= 0.9 ? busy : (1 + 2 * busy) / 3;
+    const double own = page * static_cast<double>((load.pages_max + parts - 1) / parts);
+    constexpr double kMergeBytes = 64 << 10;  // what merging through memory takes, 2 us, as reading
+    const double ranges = static_cast<double>(load.page_count) / static_cast<double>(sms) +
+                          kMergeBytes / static_cast<double>(load.page_bytes);
     return own <= ranges ? UnitCut{UnitCut::Kind::clusters, parts} : UnitCut{};
 }
 

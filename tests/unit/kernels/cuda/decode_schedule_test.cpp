@@ -288,6 +288,7 @@ TEST(BestCut, GivesShortStreamsBlocksOfTheirOwn) {
     EXPECT_EQ(best(8, 64), clusters(2));
     EXPECT_EQ(best(64, 8), (UnitCut{UnitCut::Kind::small_blocks, 1}));
     EXPECT_EQ(best(64, 128), UnitCut{});
+    EXPECT_EQ(best_cut_of({{9, 3, 64}, 1}, {24, 24 * 4096, 4096, kPageBytes / 2, kSms}), UnitCut{});
     EXPECT_EQ(best(0, 0), UnitCut{});
     // One long stream beside short ones, and rows that are too many.
     EXPECT_EQ(best_cut_of(shape, {64, 8192 + 63 * 8, 8192, kPageBytes, kSms}), UnitCut{});
