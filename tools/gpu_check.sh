@@ -4,8 +4,7 @@
 #   tools/gpu_check.sh [BUILD_DIRECTORY]        default: build/gpu
 #
 #   TEST_SECONDS, BENCH_SECONDS   how long the tests and the benchmark may take
-#   SANITIZE=1        runs the tests under compute-sanitizer as well, each of its tools
-#   GPU_TEST_FILTER   what GoogleTest shall run under the sanitizer
+#   SANITIZE=1        runs the tests under compute-sanitizer as well: tools/gpu_sanitize.sh
 set -euo pipefail
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
@@ -27,11 +26,8 @@ say "tests"
 "$build/bin/device_plan_test" | tail -n 3 || status=1
 timeout "${TEST_SECONDS:-240}" "$build/bin/gpu_kernels_test" | grep -v '^\[ RUN\|^KVGRID_SEED\|OK \]' || status=1
 if [[ ${SANITIZE:-0} == 1 ]]; then
-    for tool in memcheck racecheck initcheck synccheck; do
-        say "compute-sanitizer $tool"
-        timeout 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/bin/gpu_kernels_test" \
-            --gtest_filter="${GPU_TEST_FILTER:-*Dominant*:*Windows*:*EveryDtype*}" | tail -n 12 || status=1
-    done
+    say "compute-sanitizer"
+    tools/gpu_sanitize.sh "$build/bin/gpu_kernels_test" || status=1
 fi
 say "benchmark"
 timeout "${BENCH_SECONDS:-300}" "$build/bin/gpu_decode_bench" || status=1
