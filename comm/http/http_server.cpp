@@ -11,10 +11,8 @@
 #include <future>
 #include <optional>
 #include <set>
-#include <vector>
 
-#include "comm/rpc/asio_impl.h"
-#include "comm/rpc/listener.h"
+#include "comm/rpc/acceptors.h"
 #include "core/log.h"
 
 namespace kvgrid::comm {
@@ -26,7 +24,6 @@ namespace http = beast::http;
 using Stream = beast::basic_stream<asio::generic::stream_protocol, Executor>;
 using Answer = http::response<http::string_body>;
 
-constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr std::chrono::milliseconds kLingerTimeout{1'000};
 constexpr std::size_t kLingerBytesMax = 256 << 10;
 constexpr std::string_view kBusy =
@@ -79,11 +76,6 @@ std::optional<HttpReply> complaint(const error_code& error) {
 
 // Lives on the I/O thread, and until the last coroutine that serves one of its connections has ended.
 struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
-    struct Listening {
-        std::shared_ptr<Acceptor> acceptor;
-        SocketFile file;
-    };
-
     Impl(IoThread& io_thread, HttpRoutes given, HttpLimits given_limits)
         : io(io_thread), routes(std::move(given)), limits(given_limits) {}
 
@@ -91,7 +83,6 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 
     void add(Socket socket);
     void close_all();
-    static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
     static Task<> serve(std::shared_ptr<Impl> server, std::shared_ptr<Stream> stream);
     Task<bool> serve_one(Stream& stream, beast::flat_buffer& buffer);
     Task<bool> write(Stream& stream, Answer answer);
@@ -101,7 +92,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     HttpRoutes routes;
     const HttpLimits limits;
     bool closed = false;
-    std::vector<Listening> listening;
+    const std::shared_ptr<Acceptors> acceptors =
+        std::make_shared<Acceptors>(io, "an HTTP connection", [this](Socket socket) { add(std::move(socket)); });
     std::set<std::shared_ptr<Stream>> connections;
 };
 
@@ -119,41 +111,14 @@ HttpServer::~HttpServer() {
 }
 
 Result<Endpoint> HttpServer::listen(const Endpoint& endpoint, bool allow_remote) {
-    auto listener = open_listener(endpoint, allow_remote);
-    if (!listener.ok()) return listener.error();
-    const int family = listener->endpoint.is_unix() ? AF_UNIX : 0;
-    auto acceptor = std::make_shared<Acceptor>(impl_->executor());
-    acceptor->assign(asio::generic::stream_protocol(family, 0), listener->fd.release());
-    auto file = std::make_shared<SocketFile>(std::move(listener->file));
-    impl_->io.post([impl = impl_, acceptor, file] {
-        if (impl->closed) return;
-        impl->listening.push_back({acceptor, std::move(*file)});
-        start(impl->executor(), Impl::accept_loop(impl, acceptor));
-    });
-    return listener->endpoint;
+    return impl_->acceptors->listen(endpoint, allow_remote);
 }
 
 void HttpServer::Impl::close_all() {
     closed = true;
     routes = {};
-    for (Listening& listener : listening) listener.acceptor->close();
-    listening.clear();
+    acceptors->close();
     for (const auto& connection : connections) connection->close();
-}
-
-Task<> HttpServer::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor) {
-    while (!server->closed) {
-        error_code error;
-        Socket socket = co_await acceptor->async_accept(asio::redirect_error(use_task, error));
-        if (server->closed) break;
-        if (!error) {
-            server->add(std::move(socket));
-        } else if (error != asio::error::connection_aborted) {
-            log_error("cannot accept an HTTP connection: " + error.message());
-            SteadyTimer pause(server->executor(), kAcceptRetry);  // descriptors or memory are short: do not spin
-            co_await pause.async_wait(asio::redirect_error(use_task, error));
-        }
-    }
 }
 
 void HttpServer::Impl::add(Socket socket) {

@@ -6,15 +6,14 @@
 #include <unordered_map>
 #include <vector>
 
+#include "comm/rpc/acceptors.h"
 #include "comm/rpc/frame_stream.h"
-#include "comm/rpc/listener.h"
 #include "comm/wire/messages.h"
 #include "core/log.h"
 
 namespace kvgrid::comm {
 namespace {
 
-constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr std::chrono::hours kNoTimeout{24 * 365};
 
 struct Connection {
@@ -71,10 +70,6 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
         std::mutex mutex;
         Impl* open = nullptr;
     };
-    struct Listening {
-        std::shared_ptr<Acceptor> acceptor;
-        SocketFile file;
-    };
     struct Asked {
         ConnectionId connection;
         std::uint64_t request;
@@ -104,7 +99,6 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     void tell(const Answer& answer) const;
     void disconnect_slowest_reader();
 
-    static Task<> accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor);
     static Task<> serve(std::shared_ptr<Impl> server, ConnectionPtr connection);
     Task<Error> read_requests(Connection& connection);
 
@@ -113,7 +107,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
     const ServerLimits limits;
     const std::shared_ptr<Gate> gate = std::make_shared<Gate>();
     bool closed = false;
-    std::vector<Listening> listening;
+    const std::shared_ptr<Acceptors> acceptors =
+        std::make_shared<Acceptors>(io, "a connection", [this](Socket socket) { add(std::move(socket)); });
     std::unordered_map<ConnectionId, ConnectionPtr> connections;
     const FrameStream::UnsentBytes unsent_bytes = std::make_shared<std::atomic<std::size_t>>(0);  // of all
     std::size_t request_bytes_in_flight = 0;  // of all, also of connections that are gone
@@ -138,18 +133,7 @@ Server::~Server() {
 }
 
 Result<Endpoint> Server::listen(const Endpoint& endpoint, bool allow_remote) {
-    auto listener = open_listener(endpoint, allow_remote);
-    if (!listener.ok()) return listener.error();
-    const int family = listener->endpoint.is_unix() ? AF_UNIX : 0;
-    auto acceptor = std::make_shared<Acceptor>(impl_->executor());
-    acceptor->assign(asio::generic::stream_protocol(family, 0), listener->fd.release());
-    auto file = std::make_shared<SocketFile>(std::move(listener->file));
-    impl_->io.post([impl = impl_, acceptor, file] {
-        if (impl->closed) return;
-        impl->listening.push_back({acceptor, std::move(*file)});
-        start(impl->executor(), Impl::accept_loop(impl, acceptor));
-    });
-    return listener->endpoint;
+    return impl_->acceptors->listen(endpoint, allow_remote);
 }
 
 int Server::connection_count() const {
@@ -167,8 +151,7 @@ void Server::Impl::close_all() {
     }
     closed = true;
     handlers = {};
-    for (Listening& listener : listening) listener.acceptor->close();
-    listening.clear();
+    acceptors->close();
     for (auto& [id, connection] : connections) {
         connection->stream->close();
         connection->resumed.cancel();
@@ -176,21 +159,6 @@ void Server::Impl::close_all() {
 }
 
 // ---- connections
-
-Task<> Server::Impl::accept_loop(std::shared_ptr<Impl> server, std::shared_ptr<Acceptor> acceptor) {
-    while (!server->closed) {
-        error_code error;
-        Socket socket = co_await acceptor->async_accept(asio::redirect_error(use_task, error));
-        if (server->closed) break;
-        if (!error) {
-            server->add(std::move(socket));
-        } else if (error != asio::error::connection_aborted) {
-            log_error("cannot accept a connection: " + error.message());
-            SteadyTimer pause(server->executor(), kAcceptRetry);  // descriptors or memory are short: do not spin
-            co_await pause.async_wait(asio::redirect_error(use_task, error));
-        }
-    }
-}
 
 void Server::Impl::add(Socket socket) {
     const std::int32_t peer_process = peer_process_of(socket);

@@ -14,15 +14,7 @@ using kernels::DecodeItem;
 using kernels::ListRun;
 using kernels::PageList;
 
-namespace {
-
-constexpr std::size_t kAlignment = 256;
-
-std::size_t aligned(std::size_t bytes) {
-    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 struct BatchPlan::Image {
     std::vector<DecodeItem> items;
@@ -33,9 +25,9 @@ struct BatchPlan::Image {
     int decode_pages_max = 0, list_pages_max = 0;  // of any list
     kernels::DecodeShape shape{};
 
-    std::size_t lists_offset() const { return aligned(items.size() * sizeof(DecodeItem)); }
-    std::size_t runs_offset() const { return lists_offset() + aligned(lists.size() * sizeof(PageList)); }
-    std::size_t bytes() const { return runs_offset() + aligned(runs.size() * sizeof(ListRun)); }
+    std::size_t lists_offset() const { return aligned_for_gpu(items.size() * sizeof(DecodeItem)); }
+    std::size_t runs_offset() const { return lists_offset() + aligned_for_gpu(lists.size() * sizeof(PageList)); }
+    std::size_t bytes() const { return runs_offset() + aligned_for_gpu(runs.size() * sizeof(ListRun)); }
 };
 
 BatchPlan::BatchPlan(const DeviceModelShape& model, int multiprocessor_count, GpuMemoryCounts& counts)
@@ -144,8 +136,8 @@ void BatchPlan::schedule_decodes(const Class& of, kernels::DecodeLoad load, cons
     imbalance_ = kernels::imbalance_of(shape_.cut, load);
     const auto block_count =
         static_cast<std::size_t>(kernels::block_count_of(shape_.cut, load.unit_count, of.block_count));
-    const std::size_t blocks_offset = aligned(unit_count * sizeof(kernels::DecodeUnit));
-    const std::size_t costs_offset = blocks_offset + aligned(block_count * sizeof(kernels::DecodeBlock));
+    const std::size_t blocks_offset = aligned_for_gpu(unit_count * sizeof(kernels::DecodeUnit));
+    const std::size_t costs_offset = blocks_offset + aligned_for_gpu(block_count * sizeof(kernels::DecodeBlock));
     if (decode_schedule_.grow(costs_offset + (unit_count + 1) * sizeof(std::int32_t))) ++move_count_;
     units_ = decode_schedule_.span<kernels::DecodeUnit>(0, unit_count);
     blocks_ = decode_schedule_.span<kernels::DecodeBlock>(blocks_offset, block_count);
@@ -173,7 +165,7 @@ void BatchPlan::schedule_chunks(const Class& of, const PageLists& lists, const G
                                       .multiprocessor_count = multiprocessor_count_,
                                       .deterministic = model_.spec.deterministic};
     const auto chunk_block_count = static_cast<std::size_t>(kernels::prefill_block_count(shape_, chunk_count()));
-    const std::size_t streams_offset = aligned(chunk_block_count * sizeof(kernels::PrefillBlock));
+    const std::size_t streams_offset = aligned_for_gpu(chunk_block_count * sizeof(kernels::PrefillBlock));
     const std::size_t stream_count = batch.lists.size + 1;
     if (chunk_schedule_.grow(streams_offset + stream_count * sizeof(kernels::PrefillStream))) ++move_count_;
     chunk_blocks_ = chunk_schedule_.span<kernels::PrefillBlock>(0, chunk_block_count);

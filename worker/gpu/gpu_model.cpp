@@ -19,13 +19,8 @@ namespace {
 
 // What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
 constexpr std::size_t kMappedBytesMax = 256 << 10;
-constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kScratchBytes = 768 << 20;  // of chunks over fp8, where one stream does not need more
 constexpr std::size_t kGraphsMax = 4096;          // bounds the host memory that they take
-
-std::size_t aligned(std::size_t bytes) {
-    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, kernels::Stream stream) {
     if (bytes == 0) return;
@@ -113,8 +108,8 @@ void GpuModel::reserve(std::span<const BatchPart> parts) {
     const std::size_t row = shape_.spec.row_bytes() * tokens;
     const std::size_t partial_row = (heads.head_dim + 1) * sizeof(float) * tokens;  // with its log-sum-exp
     const std::size_t output_row = shape_.grid.workers() == 1 ? row : partial_row;
-    own_moves_ += inputs_.grow(row * (heads.query_heads + 2 * heads.kv_heads) + 3 * kAlignment);
-    own_moves_ += outputs_.grow(output_row * heads.query_heads + kAlignment);
+    own_moves_ += inputs_.grow(row * (heads.query_heads + 2 * heads.kv_heads) + 3 * kGpuAlignment);
+    own_moves_ += outputs_.grow(output_row * heads.query_heads + kGpuAlignment);
     if (shape_.spec.kv_dtype != KvDtype::as_model && chunk_count > 0) {
         own_moves_ += widened_.grow(scratch_bytes(shape, list_pages_max, chunk_count));
     }
@@ -200,9 +195,9 @@ void GpuModel::provide_blocks(int needed) {
 }
 
 GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
-    const std::size_t k_at = aligned(layer.q.size()), v_at = k_at + aligned(layer.k.size());
+    const std::size_t k_at = aligned_for_gpu(layer.q.size()), v_at = k_at + aligned_for_gpu(layer.k.size());
     const std::size_t in_bytes = v_at + layer.v.size();
-    const std::size_t rows = layer.lse.size(), partial_bytes = aligned(layer.partial.size_bytes());
+    const std::size_t rows = layer.lse.size(), partial_bytes = aligned_for_gpu(layer.partial.size_bytes());
     const std::size_t out_bytes = layer.whole.empty() ? partial_bytes + rows * sizeof(float) : layer.whole.size();
     Places places;
     places.in_host_memory = in_bytes <= kMappedBytesMax && out_bytes <= kMappedBytesMax;

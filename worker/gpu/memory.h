@@ -7,6 +7,12 @@
 
 namespace kvgrid::worker {
 
+// To where the next piece of one allocation may begin.
+inline constexpr std::size_t kGpuAlignment = 256;
+constexpr std::size_t aligned_for_gpu(std::size_t bytes) {
+    return (bytes + kGpuAlignment - 1) / kGpuAlignment * kGpuAlignment;
+}
+
 // What a worker's memory on its GPU is for.
 enum class GpuMemoryKind { pages, page_lists, scratch };
 inline constexpr int kGpuMemoryKinds = 3;

@@ -82,28 +82,7 @@ DecodeCase in_fp8(DecodeCase shape) {
 }
 
 std::vector<DecodeCase> fp8_cases() {
-    std::vector<DecodeCase> made = {
-        {"1 x 131072", repeated(1, 131072)},
-        {"1 x 1048576", repeated(1, 1048576)},
-        {"8 x 131072", repeated(8, 131072)},
-        {"64 x 8192", repeated(64, 8192)},
-        {.name = "1 x 16384", .lengths = repeated(1, 16384), .calls = 20},
-        {.name = "1 x 4096", .lengths = repeated(1, 4096), .calls = 50},
-        {.name = "1 x 1024", .lengths = repeated(1, 1024), .calls = 50},
-        {.name = "8 x 1024", .lengths = repeated(8, 1024), .calls = 50},
-        {.name = "64 x 512", .lengths = repeated(64, 512), .calls = 20},
-        {"524288 and 63 x 512", skewed()},
-        {"64 of 1 to 32768", ragged()},
-        {"8 x 131072, 64/8", repeated(8, 131072), 64, 8},
-        {"8 x 131072, 32/2", repeated(8, 131072), 32, 2},
-        {"8 x 65536, 16/16, d 64", repeated(8, 65536), 16, 16, 64},
-        {"8 x 131072, d 96", repeated(8, 131072), 32, 8, 96},
-        {"8 x 131072, 16/4, d 256", repeated(8, 131072), 16, 4, 256},
-        {"8 x 131072, 32/2, d 256", repeated(8, 131072), 32, 2, 256},
-        {"8 x 131072, f16", repeated(8, 131072), 32, 8, 128, Dtype::f16},
-        {"8 x 131072, 4 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 4},
-        {"8 x 131072, 8 new", repeated(8, 131072), 32, 8, 128, Dtype::bf16, 8},
-    };
+    std::vector<DecodeCase> made = cases();
     std::ranges::transform(made, made.begin(), in_fp8);
     return made;
 }
