@@ -33,7 +33,7 @@ const char* name_of(DecodePath path);
 //   Pages    as in DevicePageLayout; elements in `dtype`, or in fp8 (fp8_pages.h), as kv_dtype says.
 //   Chunks   the last `chunk_count` items, of any number of new tokens each; worth it for more than 8, and then needed. The items before them
 //            are decodes, of at most 8 each. Each kind has its own kernel, schedule and bound (query_count_max, chunk_query_count_max).
-//   Schedule units and blocks as schedule_decode made them of the same shape and of the decodes and their lists, chunk_blocks as
+//   Schedule units and blocks as schedule_decode made them of the same shape (cut included) and of the decodes and their lists, chunk_blocks as
 //            schedule_prefill made them of the same shape and of the chunks and theirs. Empty for a kind that has no items; not read on the
 //            general way.
 //   Memory   workspace: decode_workspace_floats(), filled once by reset_decode_workspace(); each call leaves it as it found it. Calls that
@@ -49,7 +49,8 @@ const char* name_of(DecodePath path);
 //   Numbers  f32 accumulation; weights are rounded to `dtype`, in decodes over fp8 to f16, before they meet V. NaN and infinity of a token
 //            reach the rows that see it, and no others; in chunks, a NaN of V reaches all rows that share its tile. The same schedule gives
 //            the same bits.
-//   Waits    a block waits for partials of blocks of lower index, which the hardware has started before it.
+//   Waits    a block waits for partials of blocks of lower index, which the hardware has started before it, or of its cluster, which
+//            starts as a whole.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); partials carry their own flags, as in NCCL's LL protocol.
 struct Decode {
     DecodeShape shape;
