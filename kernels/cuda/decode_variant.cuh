@@ -38,7 +38,7 @@ constexpr RingShape small_ring_of(int head_dim, bool is_fp8) {
 
 // How a decode kernel uses an SM. A slice is what a warp takes at a time: kSliceTokens tokens of K and of V.
 //
-//   shared memory   ring of warp 0: [stage][K slice | V slice | scales], of warp 1, ...; the outcomes of the warps; q, if many rows share a unit
+//   shared memory   ring of warp 0: [stage][K slice | V slice | scales], of warp 1, ...; then what the kind of block needs, below
 //
 // Some 160 KB in flight keep memory busy; more slow down blocks of many short units beside blocks of a long one.
 template <int kHeadDimOf, class ElementOf, int kUnitRowsOf, class KvOf, RingShape kRing>
