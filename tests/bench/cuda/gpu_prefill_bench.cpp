@@ -60,6 +60,7 @@ std::vector<DecodeCase> cases() {
         with_heads(chunk("512 new of 131072, 8/1", 512, {131072}), 8, 1, 128),
         chunk("333 of 333", 333, {333}),
         chunk("8 x 64 new of 8192 to 65536", 64, eight),
+        chunk("8 x 8 new of 131072", 8, std::vector<int>(8, 131072)),  // decode has this, too: 32 rows
         over_fp8(chunk("2048 new of 131072, fp8", 2048, {131072})),
         over_fp8(chunk("128 new of 16384, fp8", 128, {16384})),
         decodes,
