@@ -225,6 +225,52 @@ void write_requests(const Folder& folder) {
                      request(close, sequence(9)));
 }
 
+// Events as coordinator.cpp takes them.
+std::string event(int kind, int connection, const std::string& message) {
+    return std::string{static_cast<char>(kind), static_cast<char>(connection), static_cast<char>(message.size())} +
+           message;
+}
+std::string time_passes(int tenths) {
+    return std::string{'\x0b', static_cast<char>(tenths)};
+}
+
+void write_coordinator_events(const Folder& folder) {
+    enum { status, model, models, open, fork, close, sequences, worker, heartbeat, stray, lost };
+    const auto registered = [&](int number) {
+        return event(worker, number, made<wire::RegisterWorkerRequest>([&](auto& request) {
+                         request.set_incarnation(100 + number);
+                         request.set_endpoint("unix:/tmp/w");
+                         request.set_host("h");
+                         request.set_process_id(number);
+                         request.set_mpi_rank(number - 1);
+                         request.set_memory_bytes(1 << 20);
+                     }));
+    };
+    const auto beat = [&](int number, std::uint64_t generation) {
+        return event(heartbeat, number, made<wire::HeartbeatRequest>([&](auto& request) {
+                         request.set_worker(number);
+                         request.set_generation(generation);
+                         request.set_ready(true);
+                     }));
+    };
+    const std::string grid = registered(1) + registered(2) + beat(1, 1) + beat(2, 1) + event(status, 0, "");
+    folder.write("coordinator", "a_grid", grid + time_passes(5) + beat(1, 1) + time_passes(30) + event(status, 0, ""));
+    folder.write(
+        "coordinator", "a_model",
+        grid + event(model, 0, made<wire::RegisterModelRequest>([](auto& request) {
+                         request.set_spec_json(
+                             R"({"name":"n","layers":1,"query_heads":1,"kv_heads":1,"head_dim":32,"dtype":"f16"})");
+                     })) +
+            event(models, 0, "") + event(open, 0, made<wire::OpenSequenceRequest>([](auto& request) {
+                                             request.set_model(1);
+                                             request.set_tenant("t");
+                                         })) +
+            event(sequences, 0, ""));
+    folder.write("coordinator", "a_worker_that_goes",
+                 grid + std::string{'\x0a', '\x01'} + registered(1) + event(stray, 3, "") +
+                     event(fork, 0, sequence(1)) + event(close, 0, sequence(1)));
+}
+
 void write_model_specs(const Folder& folder) {
     const auto put = [&](char form, const std::string& name, const std::string& text) {
         folder.write("model_spec", name, form + text);
@@ -302,6 +348,7 @@ int main(int argc, char** argv) {
     kvgrid::fuzz::write_frames(folder);
     kvgrid::fuzz::write_messages(folder);
     kvgrid::fuzz::write_requests(folder);
+    kvgrid::fuzz::write_coordinator_events(folder);
     kvgrid::fuzz::write_model_specs(folder);
     kvgrid::fuzz::write_safetensors(folder);
     return 0;
