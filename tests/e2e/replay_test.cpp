@@ -6,6 +6,7 @@
 #include "client/cli/replay/replay.h"
 #include "client/cli/replay/replay_text.h"
 #include "tests/e2e/e2e_cluster.h"
+#include "tests/monitor/scrape.h"
 
 namespace kvgrid::e2e {
 namespace {
@@ -61,10 +62,10 @@ TEST(Replay, IsRightOverWhatFp8PagesKeep) {
     const ModelSpec spec = cli::replay_spec(trace, Dtype::bf16, KvDtype::fp8_e4m3);
     const auto model = cluster.client().register_model(
         spec, {.grid = {1, 1}, .pool_bytes_per_worker = cli::replay_pool_bytes(trace, Dtype::bf16, {1, 1})});
-    if (!model) {
-        EXPECT_NE(model.error().message.find("fp8"), std::string::npos) << model.error().message;
-        GTEST_SKIP() << model.error().message;
-    }
+    const std::string worker = cluster.client().status().value().workers.at(0).http_endpoint;
+    const bool has_gpu = tests::scrape(worker).names.contains("kvgrid_gpu_layer_calls_total");
+    ASSERT_EQ(model.ok(), has_gpu);
+    if (!has_gpu) GTEST_SKIP() << "the worker has no GPU: " << model.error().message;
 
     const cli::ReplayReport report = cli::replay(cluster.client(), *model, trace).value();
 
