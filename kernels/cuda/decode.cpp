@@ -173,9 +173,8 @@ void check_schedule(const Decode& work) {
     require(work.workspace.size >= decode_workspace_floats(work.shape, static_cast<int>(work.blocks.size)),
             "the workspace is smaller than decode_workspace_floats");
     const UnitCut& cut = work.shape.cut;
+    require(cut.is_sound(), "a unit must have 1 to 8 blocks in a cluster, or 1 small block");
     if (!cut.gives_units_blocks()) return;
-    require(cut.parts >= 1 && cut.parts <= (cut.kind == UnitCut::Kind::clusters ? kClusterPartsMax : 1),
-            "a unit must have 1 to 8 blocks in a cluster, or 1 small block");
     require(work.blocks.size == work.units.size * cut.parts, "the schedule has other blocks of units");
     require(work.shape.unit_rows() <= kRowsMaxOfOwnBlocks, "units of so many rows have no blocks of their own");
 }

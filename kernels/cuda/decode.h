@@ -85,7 +85,7 @@ DecodePath decode(const Decode& work, Stream stream);
 DecodePath path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype = KvDtype::as_model);
 DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype = KvDtype::as_model);
 
-// block_count: of the decodes' schedule. With room for chunks if the shape has a chunk_query_count_max: some 40 MB.
+// block_count: of the decodes' schedule; nothing where units have blocks of their own. With room for chunks if the shape has a chunk_query_count_max: some 40 MB.
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count);
 std::size_t decode_scratch_bytes(const DecodeShape& shape, int list_pages_max, int stream_count);
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream);

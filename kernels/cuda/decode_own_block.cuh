@@ -46,9 +46,9 @@ class ClusterInbox {
     }
     __device__ __forceinline__ RowPiece merged(int own, int piece_count) const {
         const int share = share_of(piece_count);
-        RowPiece pieces[kClusterPartsMax];
+        RowPiece pieces[UnitCut::kPartsMax];
 #pragma unroll
-        for (int part = 0; part < kClusterPartsMax; ++part) {
+        for (int part = 0; part < UnitCut::kPartsMax; ++part) {
             pieces[part] = part < parts_ ? load(part * share + own, share) : no_piece();
         }
         return merge(pieces);

@@ -43,7 +43,7 @@ UnitCut best_cut_of(const DecodeShape& shape, const DecodeLoad& load) {
     }
     // As many parts as can be resident together: clusters lie within groups of some 16 SMs, so that large ones leave gaps.
     const auto fits = [&](int parts) { return load.unit_count * parts <= (parts <= 2 ? sms : sms * 7 / 8); };
-    int parts = kClusterPartsMax;
+    int parts = UnitCut::kPartsMax;
     while (parts > 1 && !fits(parts)) parts /= 2;
     // What a page of a block takes, beside one when all SMs read: memory is the bound from nine tenths of the SMs on.
     const double busy = static_cast<double>(load.unit_count * parts) / static_cast<double>(sms);

@@ -76,7 +76,7 @@ void check_schedule(const ScheduleDecode& work) {
     require(work.cost_before.size == work.units.size + 1, "cost_before must be [units + 1]");
     require(work.blocks.size >= 1, "there must be a block");
     const UnitCut& cut = work.shape.cut;
-    require(cut.parts >= 1 && cut.parts <= kClusterPartsMax, "a unit must have 1 to 8 blocks of its own");
+    require(cut.is_sound(), "a unit must have 1 to 8 blocks in a cluster, or 1 small block");
     require(!cut.gives_units_blocks() || work.blocks.size == work.units.size * cut.parts,
             "blocks must be [units * parts] where units have their own");
     require(!cut.gives_units_blocks() || !work.deterministic, "a deterministic schedule has ranges");

@@ -62,10 +62,12 @@ struct UnitCut {
     Kind kind = Kind::ranges;
     std::int32_t parts = 1;  // blocks of a unit, in a cluster
 
+    static constexpr int kPartsMax = 8;  // that a cluster can have on every such GPU
+
     constexpr bool gives_units_blocks() const { return kind != Kind::ranges; }
+    constexpr bool is_sound() const { return parts >= 1 && parts <= (kind == Kind::clusters ? kPartsMax : 1); }
     auto operator<=>(const UnitCut&) const = default;
 };
-inline constexpr int kClusterPartsMax = 8;      // that every such GPU can have
 inline constexpr int kRowsMaxOfOwnBlocks = 16;  // of a unit, where it has blocks of its own
 
 struct DecodeShape {

@@ -29,7 +29,7 @@ constexpr RingShape fp8_ring_of(int head_dim, int unit_rows) {
     return unit_rows > 8 ? RingShape{64, 8, 2} : RingShape{64, 12, 1};
 }
 
-// Of blocks of which several share an SM: some 50 KB of ring each.
+// Of blocks of which several share an SM, as many as registers and shared memory allow.
 constexpr RingShape small_ring_of(int head_dim, bool is_fp8) {
     if (is_fp8) return {head_dim > 128 ? 32 : 64, 4, head_dim <= 64 ? 2 : 1};
     if (head_dim <= 64) return {32, 3, 2};
@@ -114,7 +114,7 @@ struct OwnBlockVariant : BaseVariant {
     static constexpr int kInboxOffset = kQueriesOffset + (BaseVariant::kQueryBytes + 15) / 16 * 16;
     // The pieces of a block's share, rounded up, from each block.
     static constexpr int kInboxPieces =
-        kIsInCluster ? BaseVariant::kUnitRows * BaseVariant::kHeadDim / 4 + kClusterPartsMax : 0;
+        kIsInCluster ? BaseVariant::kUnitRows * BaseVariant::kHeadDim / 4 + UnitCut::kPartsMax : 0;
     static constexpr int kSharedBytes = kInboxOffset + kInboxPieces * kInboxPieceBytes;
     static_assert(kWarpBytes % 128 == 0 && kSharedBytes <= kSharedBytesMax);
 };

@@ -250,7 +250,7 @@ TEST_F(DecodeScheduleTest, FinishesEveryUnitOnceAndHandsOverOnlyTheLast) {
 }
 
 TEST_F(DecodeScheduleTest, CutsEachUnitEvenlyOverBlocksOfItsOwn) {
-    for (int parts = 1; parts <= kClusterPartsMax; ++parts) {
+    for (int parts = 1; parts <= UnitCut::kPartsMax; ++parts) {
         TestBatch batch = random_batch(random_);
         batch.shape.cut = {UnitCut::Kind::clusters, parts};
         const int unit_count = batch.view().unit_count();
