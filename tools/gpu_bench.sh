@@ -2,6 +2,9 @@
 # Everything that is measured on one GPU, in one run: kernels, peers (FlashInfer where Python finds it, PyTorch), and layer calls of a whole
 # shard. Prints it, and keeps it in docs/measurements/ with device, date, commit and command.
 #
+#   KVGRID_COMMIT        what a copy of the tree without its history is, here and while it is built
+#   KVGRID_MEASUREMENTS  where the table goes
+#
 #   tools/gpu_bench.sh [BUILD_DIRECTORY]        default: build/release; ./dev bench gpu builds it first
 set -euo pipefail
 

@@ -26,7 +26,7 @@ struct ReplayReport {
     GridShape grid;
     int prefill_tokens = 0;
     int decode_tokens = 0;
-    double seconds = 0;  // in the grid
+    double seconds = 0;  // in the grid; K and V in fp8: reading them back included
     std::vector<ReplayLayer> layers;
 
     bool passed() const;
@@ -51,8 +51,9 @@ struct ReplayHooks {
 //
 // u is twice the unit roundoff of an f16 or bf16 answer (a GPU rounds the weights as well), 0 for f32. K and V are kept as sent, but for fp8:
 // then they are read back after each step, and the report says how far the answers are from attention over what was sent. 2^-17, or 128
-// roundings of f32, is for arithmetic in f32, once in the grid and once in the recorded run: a logit is a sum of head_dim products, whose roundings go up and down (the square root of their
-// count, some 8, times the largest partial sum, some 20 in real models), and that is a relative error of one token's weight; the errors
+// roundings of f32, is for arithmetic in f32, once in the grid and once in the recorded run: a logit is a sum of head_dim products, whose
+// roundings go up and down (the square root of their count, some 8, times the largest partial sum, some 20 in real models), and that is a
+// relative error of one token's weight; the errors
 // of different tokens average out. Recorded f32 attention is within 2^-18.8 of fp64. What rounding the inputs does is not estimated: it
 // is the difference of two fp64 results.
 Result<ReplayReport> replay(Client& client, const RegisteredModel& model, const analysis::Trace& trace,
