@@ -57,7 +57,7 @@ struct Attention {
 
 void attention_cpu(const Attention& work, ThreadPool& threads);
 
-// The same by the formula, in fp64, one query and head at a time; slow and obvious. partial and lse are fp64 here.
+// The same by the formula, in fp64, one query and head at a time, on all cores; slow and obvious. partial and lse are fp64 here.
 void attention_reference(const Attention& work, std::span<double> partial, std::span<double> lse);
 
 }  // namespace kvgrid::kernels

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -85,16 +86,26 @@ void attend(const Attention& work, const Query& query, std::span<double> partial
 
 void attention_reference(const Attention& work, std::span<double> partial, std::span<double> lse) {
     check_attention(work, partial.size(), lse.size());
+    std::vector<Query> queries;
     for (const AttentionItem& item : work.items) {
         for (int token = 0; token < item.query_count; ++token) {
             for (int head = 0; head < work.heads.query_heads; ++head) {
                 const std::size_t row =
                     static_cast<std::size_t>(item.first_row + token) * work.heads.query_heads + head;
-                const Query query{item, item.first_query + token, row, head / work.heads.group()};
-                const std::size_t head_dim = work.heads.head_dim;
-                attend(work, query, partial.subspan(row * head_dim, head_dim), lse[row]);
+                queries.push_back({item, item.first_query + token, row, head / work.heads.group()});
             }
         }
+    }
+    const std::size_t thread_count = std::max(1u, std::thread::hardware_concurrency());
+    std::vector<std::jthread> threads;
+    for (std::size_t first = 0; first < std::min(thread_count, queries.size()); ++first) {
+        threads.emplace_back([&, first] {
+            for (std::size_t index = first; index < queries.size(); index += thread_count) {
+                const Query& query = queries[index];
+                const std::size_t head_dim = work.heads.head_dim;
+                attend(work, query, partial.subspan(query.row * head_dim, head_dim), lse[query.row]);
+            }
+        });
     }
 }
 
