@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The GPU's unit tests under compute-sanitizer, each of its tools over all tests: one line for each shard, and what was found.
+# The GPU's unit tests under compute-sanitizer, each of its tools over all tests: one line for each shard, and what was found. racecheck and
+# synccheck make kernels some hundred times slower: under them each batch is computed with one cut over blocks instead of all.
 #
 #   tools/gpu_sanitize.sh [PROGRAM]      default: build/gpu/bin/gpu_kernels_test, as tools/gpu_check.sh builds it
 #
 #   TOOLS     default: memcheck racecheck initcheck synccheck
 #   SHARDS    of the tests, for each tool; default: 16
-#   JOBS      shards at once; default: 8
+#   JOBS      shards at once; default: 4
 #   SECONDS_MAX   for all of it; default: 3000
 #   LOGS      a folder where the logs of all shards stay; default: none
 set -euo pipefail
@@ -31,6 +32,7 @@ run_shard() {
         touch "$scratch/failed"
         return
     fi
+    if [[ $tool == racecheck || $tool == synccheck ]]; then export KVGRID_ONE_CUT=1; fi
     # shellcheck disable=SC2046  # options have no spaces
     GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard timeout "$left" compute-sanitizer --tool "$tool" $(options_of "$tool") \
         --error-exitcode 9 "$program" >"$log" 2>&1 || status=$?
@@ -45,7 +47,7 @@ run_shard() {
 running=0
 for tool in ${TOOLS:-memcheck racecheck initcheck synccheck}; do
     for ((shard = 0; shard < shards; ++shard)); do
-        if ((running == ${JOBS:-8})); then
+        if ((running == ${JOBS:-4})); then
             wait -n
             running=$((running - 1))
         fi
