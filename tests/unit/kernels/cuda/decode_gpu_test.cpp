@@ -293,12 +293,15 @@ TEST_F(DecodeGpu, ComputesF32TheGeneralWay) {
 
 TEST_P(DecodeOverKv, IsTheSameToTheBitWhenRepeated) {
     AttentionCase batch({.dtype = Dtype::bf16, .head_dim = 128, .items = {{.length = 5000}, {.length = 300}}}, seed_);
-    compare(batch, Dtype::bf16, DecodePath::one_pass);
-    const std::vector<float> first = batch.partial();
-
-    compare(batch, Dtype::bf16, DecodePath::one_pass);
-
-    EXPECT_EQ(std::memcmp(first.data(), batch.partial().data(), first.size() * sizeof(float)), 0);
+    const auto partial_of = [&](std::initializer_list<int> block_counts, std::initializer_list<int> clusters) {
+        compare(batch, Dtype::bf16, DecodePath::one_pass, block_counts, clusters);
+        return batch.partial();
+    };
+    const auto are_same = [](const std::vector<float>& a, const std::vector<float>& b) {
+        return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+    };
+    EXPECT_TRUE(are_same(partial_of({0}, {}), partial_of({0}, {})));
+    for (int parts : {0, 4}) EXPECT_TRUE(are_same(partial_of({}, {parts}), partial_of({}, {parts})));
 }
 
 class DecodeGpuArguments : public DecodeGpu {};
