@@ -1,0 +1,56 @@
+#include "comm/collective/nccl/nccl_world.h"
+
+#include <cstdlib>
+#include <span>
+#include <string>
+
+#include "comm/collective/nccl/nccl_collective.h"
+
+namespace kvgrid::comm {
+
+namespace {
+
+constexpr int kSharedGpuVersion = 23000;
+
+std::span<std::byte> bytes_of(ncclUniqueId& id) {
+    return std::as_writable_bytes(std::span(&id, 1));
+}
+
+}  // namespace
+
+NcclWorld::NcclWorld(const Options& options) : options_(options) {}
+
+Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadline deadline) {
+    NcclCommunicator::Membership membership{{}, control.rank(), control.size(), control.generation()};
+    ncclResult_t made = ncclSuccess;
+    if (control.rank() == 0) made = ncclGetUniqueId(&membership.id);
+    // All ranks learn whether there is an id, so that none waits for the others.
+    std::int64_t refused[] = {made == ncclSuccess ? 0 : made};
+    if (Status told = control.all_reduce(refused, ReduceOp::max, deadline); !told) return told.error();
+    if (refused[0] != 0) {
+        return {Errc::unavailable,
+                std::string("ncclGetUniqueId of rank 0: ") + ncclGetErrorString(static_cast<ncclResult_t>(refused[0]))};
+    }
+    if (Status told = control.broadcast(bytes_of(membership.id), 0, deadline); !told) return told.error();
+    auto communicator = NcclCommunicator::form(membership, options_.blocks_max, {alive_, aborts_}, deadline);
+    if (!communicator) return communicator.error();
+    return std::unique_ptr<Collective>(std::make_unique<NcclCollective>(*std::move(communicator), membership.rank,
+                                                                        membership.size, membership.generation));
+}
+
+void prepare_nccl_environment() {
+    constexpr int kKeep = 0;
+    setenv("NCCL_NVLS_ENABLE", "0", kKeep);
+    setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", kKeep);
+}
+
+int nccl_version() {
+    int version = 0;
+    return ncclGetVersion(&version) == ncclSuccess ? version : 0;
+}
+
+bool nccl_shares_gpus() {
+    return nccl_version() >= kSharedGpuVersion;
+}
+
+}  // namespace kvgrid::comm
