@@ -6,12 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "comm/collective/collective.h"
+#include "core/clock.h"
 #include "core/result.h"
 #include "core/sharding.h"
 #include "kernels/head_shape.h"
 #include "kernels/page_pair.h"
 #include "kernels/page_run.h"
 #include "worker/device_status.h"
+#include "worker/join.h"
 #include "worker/span_recorder.h"
 #include "worker/stream_table.h"
 
@@ -46,9 +49,10 @@ struct DeviceLayer {
     std::span<const std::byte> q;  // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [token_count, KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
-    std::span<std::byte> whole;  // out [token_count, query heads, head_dim] in the model's dtype; or empty
-    std::span<float> partial;    // out [token_count, query heads, head_dim], where `whole` is not wanted
-    std::span<float> lse;        // out [token_count, query heads], with `partial`
+    std::span<std::byte> whole;        // out [token_count, query heads, head_dim] in the model's dtype; or empty
+    std::span<float> partial;          // out [token_count, query heads, head_dim], where `whole` is not wanted
+    std::span<float> lse;              // out [token_count, query heads], with `partial`
+    bool is_output_on_device = false;  // of `partial` and `lse`, as a join that this device made wants them
     SpanRecorder* spans = nullptr;
     std::uint64_t operation = 0;  // for them
 };
@@ -83,6 +87,10 @@ class Device {
     // not the memory.
     virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape,
                                                             std::uint32_t page_count) = 0;
+    // What joins the outputs of this device with those of the other ranks; called by all of them. Lives no longer than the device and the
+    // collective. Through the hosts' memory, unless all devices know a shorter way.
+    virtual Result<std::unique_ptr<Join>> make_join(comm::Collective& collective, int root, SpanRecorder* spans,
+                                                    Deadline deadline);
 };
 
 }  // namespace kvgrid::worker

@@ -39,8 +39,7 @@ Executor::Executor(Shard& shard, comm::Collective& collective, std::chrono::mill
     : shard_(shard),
       collective_(collective),
       operation_timeout_(operation_timeout),
-      observer_(observer ? *observer : nobody_),
-      join_(collective, kLeadRank, &observer_.spans) {}
+      observer_(observer ? *observer : nobody_) {}
 
 OperationResult Executor::apply(const Operation& operation) {
     if (broken_) {
@@ -63,6 +62,11 @@ OperationResult Executor::broken(const Error& cause) {
 }
 
 OperationResult Executor::run(const AddModel& add) {
+    if (!join_) {
+        auto made = shard_.device().make_join(collective_, kLeadRank, &observer_.spans, deadline());
+        if (!made) return broken(made.error());
+        join_ = *std::move(made);
+    }
     const auto added = shard_.add_model(add.model, add.spec, add.grid, add.pool_bytes);
     // All ranks get pools of the smallest size that any of them could give, so that capacity is one number.
     std::int64_t bytes[] = {added ? static_cast<std::int64_t>(*added) : -1};
@@ -135,6 +139,7 @@ OperationResult Executor::run(const RunLayer& layer) {
                     .whole = {},
                     .partial = {},
                     .lse = {},
+                    .is_output_on_device = false,
                     .spans = &observer_.spans,
                     .operation = current_->number};
     StepSize size;
@@ -154,10 +159,11 @@ OperationResult Executor::run(const RunLayer& layer) {
         call.k = tensors.subspan(q_bytes, kv_bytes);
         call.v = tensors.subspan(q_bytes + kv_bytes, kv_bytes);
         if (attends) {
-            join_.prepare(model->spec, model->grid, tokens, current_->number);
-            call.whole = join_.whole();
-            call.partial = join_.partial();
-            call.lse = join_.lse();
+            join_->prepare(model->spec, model->grid, tokens, current_->number);
+            call.whole = join_->whole();
+            call.partial = join_->partial();
+            call.lse = join_->lse();
+            call.is_output_on_device = join_->is_on_device();
         }
     }
     const TimePoint start = std::chrono::steady_clock::now();
@@ -169,14 +175,14 @@ OperationResult Executor::run(const RunLayer& layer) {
         observer_.layer_done(work);
         return result;
     }
-    const std::uint64_t joined_before = join_.bytes_received();
+    const std::uint64_t joined_before = join_->bytes_received();
     const TimePoint join_start = std::chrono::steady_clock::now();
-    auto whole = join_.finish(deadline());
+    auto whole = join_->finish(deadline());
     if (!whole) return broken(whole.error());
     result.tensors = std::move(*whole);
     result.join_ns = ns_since(join_start);
     work.tokens_attended = size.context_tokens;
-    work.join_bytes = join_.bytes_received() - joined_before;
+    work.join_bytes = join_->bytes_received() - joined_before;
     work.join = std::chrono::nanoseconds(result.join_ns);
     observer_.layer_done(work);
     return result;
@@ -264,7 +270,7 @@ OperationResult Executor::run(const ReportOccupancy&) {
         return broken(done.error());
     }
     OperationResult result;
-    result.join_bytes = join_.bytes_received();  // only the lead receives
+    result.join_bytes = join_ ? join_->bytes_received() : 0;  // only the lead receives
     for (std::size_t first = 0; first < all.size(); first += mine.size()) {
         result.by_rank.emplace_back(all.begin() + static_cast<std::ptrdiff_t>(first),
                                     all.begin() + static_cast<std::ptrdiff_t>(first + mine.size()));

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "comm/collective/collective.h"
@@ -57,7 +58,7 @@ class Executor {
     const std::chrono::milliseconds operation_timeout_;
     Observer nobody_;
     Observer& observer_;
-    Join join_;
+    std::unique_ptr<Join> join_;  // from the first model on
     const Operation* current_ = nullptr;
     bool broken_ = false;
 };

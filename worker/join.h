@@ -2,18 +2,17 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 
-#include "comm/collective/collective.h"
 #include "comm/wire/frame.h"
+#include "core/clock.h"
+#include "core/result.h"
 #include "core/sharding.h"
-#include "worker/span_recorder.h"
 
 namespace kvgrid::worker {
 
-// Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends one block to the lead, which merges over sequence parts by
-// log-sum-exp and gathers over head parts.
+// Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends one block to the lead, which
+// merges over sequence parts by log-sum-exp and gathers over head parts.
 //
 //   Block   64 bytes of header | partial [tokens, local query heads, head_dim] f32 | lse [tokens, local query heads] f32, padded to
 //           the largest head part, so that all blocks of a call have one size:
@@ -21,43 +20,41 @@ namespace kvgrid::worker {
 //   Use     prepare -> the kernels write into whole(), or partial() and lse() -> finish, on every rank, in the same order.
 class Join {
   public:
-    Join(comm::Collective& collective, int root, SpanRecorder* spans = nullptr);
-    ~Join();
+    virtual ~Join() = default;
 
     // Lays out this rank's block for an operation.
-    void prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation);
+    virtual void prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) = 0;
     // Not empty where this rank is alone: then its output is the whole, and there is nothing to join.
-    std::span<std::byte> whole() { return {whole_.get(), whole_bytes_}; }
-    std::span<float> partial() { return partial_; }
-    std::span<float> lse() { return lse_; }
+    virtual std::span<std::byte> whole() = 0;
+    virtual std::span<float> partial() = 0;
+    virtual std::span<float> lse() = 0;
+    // partial and lse lie in the device's memory.
+    virtual bool is_on_device() const = 0;
 
     // Exchanges the blocks. On the root: o [tokens, query_heads, head_dim] in the model's dtype; elsewhere an empty payload.
-    // `corrupt` if a rank joined another operation; otherwise the collective's errors.
-    Result<comm::Payload> finish(Deadline deadline);
+    // `corrupt` if a rank joined another operation; otherwise the exchange's errors.
+    virtual Result<comm::Payload> finish(Deadline deadline) = 0;
 
-    std::uint64_t bytes_received() const { return bytes_received_; }  // by this rank
+    virtual std::uint64_t bytes_received() const = 0;  // by this rank
+};
 
-  private:
-    Status gather(Deadline deadline);
-    comm::Payload merge() const;
+// Where what lies in a block; all ranks' blocks of a call are alike.
+struct JoinBlock {
+    static constexpr std::size_t kAlignment = 64;
+    static constexpr std::size_t kPartialOffset = kAlignment;  // the header is before it
 
-    comm::Collective& collective_;
-    const int root_;
-    SpanRecorder* const spans_;
-    struct AlignedBytes;
-    std::unique_ptr<AlignedBytes> mine_;
-    std::unique_ptr<AlignedBytes> all_;
-    ModelSpec spec_;
-    GridShape grid_;
-    int tokens_ = 0;
-    std::uint64_t operation_ = 0;
-    std::size_t block_bytes_ = 0;
-    std::size_t lse_offset_ = 0;
-    std::shared_ptr<std::byte[]> whole_;
-    std::size_t whole_bytes_ = 0;
-    std::span<float> partial_;
-    std::span<float> lse_;
-    std::uint64_t bytes_received_ = 0;
+    std::size_t lse_offset, bytes;
+
+    static JoinBlock of(const ModelSpec& spec, const GridShape& grid, int tokens) {
+        const std::size_t rows_max =
+            static_cast<std::size_t>(tokens) * kv_heads_per_part_max(spec, grid) * spec.group();
+        const std::size_t lse_offset = kPartialOffset + rows_max * spec.head_dim * sizeof(float);
+        const std::size_t end = lse_offset + rows_max * sizeof(float);
+        return {lse_offset, (end + kAlignment - 1) / kAlignment * kAlignment};
+    }
+    static std::size_t rows_of(const ModelSpec& spec, const GridShape& grid, int rank, int tokens) {
+        return static_cast<std::size_t>(tokens) * query_heads_of_part(spec, grid, grid.head_part(rank)).count;
+    }
 };
 
 }  // namespace kvgrid::worker

@@ -47,6 +47,7 @@ struct ShardLayer {
     std::span<std::byte> whole;
     std::span<float> partial;
     std::span<float> lse;
+    bool is_output_on_device = false;
     SpanRecorder* spans = nullptr;  // may be left out
     std::uint64_t operation = 0;    // for them
 };
@@ -85,6 +86,8 @@ class Shard {
   public:
     // `memory_bytes`: budget for the page pools of all models, of the device's memory.
     Shard(int rank, std::uint64_t memory_bytes, Device& device);
+
+    Device& device() { return device_; }
 
     // `pool_bytes` 0: all of the budget that no model has. Returns the bytes of the pool, whole pages.
     Result<std::uint64_t> add_model(ModelId id, const ModelSpec& spec, const GridShape& grid, std::uint64_t pool_bytes);

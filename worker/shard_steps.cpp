@@ -151,6 +151,7 @@ Status Shard::layer(const ShardLayer& call) {
                        .whole = call.whole,
                        .partial = call.partial,
                        .lse = call.lse,
+                       .is_output_on_device = call.is_output_on_device,
                        .spans = call.spans,
                        .operation = call.operation});
     for (StepId id : call.steps) {

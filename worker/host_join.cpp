@@ -1,4 +1,4 @@
-#include "worker/join.h"
+#include "worker/host_join.h"
 
 #include <fmt/format.h>
 
@@ -12,13 +12,13 @@ namespace kvgrid::worker {
 
 namespace {
 
-constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kHeaderBytes = kAlignment;
+constexpr std::size_t kAlignment = JoinBlock::kAlignment;
+constexpr std::size_t kHeaderBytes = JoinBlock::kPartialOffset;
 
 }  // namespace
 
 // A buffer that grows and is never cleared.
-struct Join::AlignedBytes {
+struct HostJoin::AlignedBytes {
     std::byte* data = nullptr;
     std::size_t size = 0;
 
@@ -32,16 +32,16 @@ struct Join::AlignedBytes {
     }
 };
 
-Join::Join(comm::Collective& collective, int root, SpanRecorder* spans)
+HostJoin::HostJoin(comm::Collective& collective, int root, SpanRecorder* spans)
     : collective_(collective),
       root_(root),
       spans_(spans),
       mine_(std::make_unique<AlignedBytes>()),
       all_(std::make_unique<AlignedBytes>()) {}
 
-Join::~Join() = default;
+HostJoin::~HostJoin() = default;
 
-void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) {
+void HostJoin::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) {
     if (spec_ != spec) spec_ = spec;
     grid_ = grid;
     tokens_ = tokens;
@@ -51,39 +51,36 @@ void Join::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std
         whole_.reset(new std::byte[whole_bytes_]);
         return;
     }
-    const std::size_t rows_max = static_cast<std::size_t>(tokens) * kv_heads_per_part_max(spec, grid) * spec.group();
-    lse_offset_ = kHeaderBytes + rows_max * spec.head_dim * sizeof(float);
-    block_bytes_ = (lse_offset_ + rows_max * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
-    mine_->grow(block_bytes_);
+    block_ = JoinBlock::of(spec, grid, tokens);
+    mine_->grow(block_.bytes);
 
     std::memset(mine_->data, 0, kHeaderBytes);
     std::memcpy(mine_->data, &operation_, sizeof operation_);
-    const std::size_t rows =
-        static_cast<std::size_t>(tokens) * query_heads_of_part(spec, grid, grid.head_part(collective_.rank())).count;
+    const std::size_t rows = JoinBlock::rows_of(spec, grid, collective_.rank(), tokens);
     partial_ = {reinterpret_cast<float*>(mine_->data + kHeaderBytes), rows * spec.head_dim};
-    lse_ = {reinterpret_cast<float*>(mine_->data + lse_offset_), rows};
+    lse_ = {reinterpret_cast<float*>(mine_->data + block_.lse_offset), rows};
 }
 
-Result<comm::Payload> Join::finish(Deadline deadline) {
+Result<comm::Payload> HostJoin::finish(Deadline deadline) {
     if (collective_.size() == 1) return comm::Payload(whole_, {whole_.get(), whole_bytes_});
     if (Status gathered = gather(deadline); !gathered) return gathered.error();
     return collective_.rank() == root_ ? merge() : comm::Payload{};
 }
 
-Status Join::gather(Deadline deadline) {
+Status HostJoin::gather(Deadline deadline) {
     const ScopedSpan span(spans_, SpanKind::gather, operation_);
     const bool is_root = collective_.rank() == root_;
     std::span<std::byte> all;
     if (is_root) {
-        all_->grow(block_bytes_ * collective_.size());
-        all = {all_->data, block_bytes_ * collective_.size()};
+        all_->grow(block_.bytes * collective_.size());
+        all = {all_->data, block_.bytes * collective_.size()};
     }
-    if (Status done = collective_.gather({mine_->data, block_bytes_}, all, root_, deadline); !done) return done;
+    if (Status done = collective_.gather({mine_->data, block_.bytes}, all, root_, deadline); !done) return done;
     if (!is_root) return {};
-    bytes_received_ += block_bytes_ * (collective_.size() - 1);
+    bytes_received_ += block_.bytes * (collective_.size() - 1);
     for (int rank = 0; rank < collective_.size(); ++rank) {
         std::uint64_t theirs = 0;
-        std::memcpy(&theirs, all_->data + rank * block_bytes_, sizeof theirs);
+        std::memcpy(&theirs, all_->data + rank * block_.bytes, sizeof theirs);
         if (theirs != operation_) {
             return {Errc::corrupt,
                     fmt::format("rank {} joined operation {}, the lead operation {}", rank, theirs, operation_)};
@@ -92,7 +89,7 @@ Status Join::gather(Deadline deadline) {
     return {};
 }
 
-comm::Payload Join::merge() const {
+comm::Payload HostJoin::merge() const {
     const ScopedSpan span(spans_, SpanKind::merge, operation_);
     const std::size_t row_bytes = spec_.row_bytes() * spec_.query_heads;
     std::shared_ptr<std::byte[]> merged(new std::byte[row_bytes * tokens_]);
@@ -100,13 +97,13 @@ comm::Payload Join::merge() const {
     const std::byte* blocks = all_->data;
     for (int head_part = 0; head_part < grid_.head_parts; ++head_part) {
         const HeadRange heads = query_heads_of_part(spec_, grid_, head_part);
-        const std::byte* first = blocks + grid_.rank(head_part, 0) * block_bytes_;
+        const std::byte* first = blocks + grid_.rank(head_part, 0) * block_.bytes;
         const std::size_t rows = static_cast<std::size_t>(tokens_) * heads.count;
-        const std::size_t stride = block_bytes_ / sizeof(float);
+        const std::size_t stride = block_.bytes / sizeof(float);
         const std::size_t others = (grid_.sequence_parts - 1) * stride;
         kernels::merge_parts_cpu(
             {.partial = {reinterpret_cast<const float*>(first + kHeaderBytes), others + rows * spec_.head_dim},
-             .lse = {reinterpret_cast<const float*>(first + lse_offset_), others + rows},
+             .lse = {reinterpret_cast<const float*>(first + block_.lse_offset), others + rows},
              .part_stride = stride,
              .part_count = grid_.sequence_parts,
              .token_count = tokens_,
