@@ -77,6 +77,14 @@ class DeviceModel {
     virtual void forget(SequenceId sequence) = 0;
 };
 
+// What a join is made of.
+struct JoinPlace {
+    comm::Collective& collective;  // of the ranks that join
+    int root;
+    SpanRecorder* spans;
+    Deadline deadline;
+};
+
 // Where a worker keeps its pages, and what computes there: a share of a host's cores, or a GPU.
 class Device {
   public:
@@ -87,10 +95,20 @@ class Device {
     // not the memory.
     virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape,
                                                             std::uint32_t page_count) = 0;
-    // What joins the outputs of this device with those of the other ranks; called by all of them. Lives no longer than the device and the
-    // collective. Through the hosts' memory, unless all devices know a shorter way.
-    virtual Result<std::unique_ptr<Join>> make_join(comm::Collective& collective, int root, SpanRecorder* spans,
-                                                    Deadline deadline);
+    // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way: between the devices'
+    // memories where all of them can, else through the hosts'. Lives no longer than the device and the collective.
+    Result<std::unique_ptr<Join>> make_join(const JoinPlace& place);
+
+  protected:
+    // What ranks tell each other to agree on a way.
+    struct JoinIdentity {
+        std::uint64_t host = 0, device = 0;  // which it is, among all
+        std::uint32_t can_join = 0;          // devices, each with its own rank
+        std::uint32_t can_share = 0;         // and also where ranks have the same one
+    };
+    virtual JoinIdentity join_identity() const { return {}; }
+    // Only where all ranks can.
+    virtual Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place);
 };
 
 }  // namespace kvgrid::worker

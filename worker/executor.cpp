@@ -63,7 +63,7 @@ OperationResult Executor::broken(const Error& cause) {
 
 OperationResult Executor::run(const AddModel& add) {
     if (!join_) {
-        auto made = shard_.device().make_join(collective_, kLeadRank, &observer_.spans, deadline());
+        auto made = shard_.device().make_join({collective_, kLeadRank, &observer_.spans, deadline()});
         if (!made) return broken(made.error());
         join_ = *std::move(made);
     }

@@ -25,6 +25,7 @@ class CheckedCollective : public Collective {
     Status all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) final;
     Status barrier(Deadline deadline) final;
     void cancel() final;
+    bool is_cancelled() const final { return cancelled_.load(std::memory_order_relaxed); }
     CollectiveCounters counters() const final { return counters_; }
 
   protected:
@@ -37,7 +38,6 @@ class CheckedCollective : public Collective {
     // After `is_cancelled` has become true: makes a run_ function that sleeps look at it. From any thread.
     virtual void wake() {}
 
-    bool is_cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
     Error cancelled_error() const;
     bool is_broken() const { return broken_; }
     void forget_counts() { counters_ = {}; }  // after calls of the back end's own

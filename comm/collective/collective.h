@@ -52,6 +52,7 @@ class Collective {
     // From any thread: this rank's call that is under way, and each one after it, ends with peer_lost within a millisecond.
     // The other ranks are not told.
     virtual void cancel() = 0;
+    virtual bool is_cancelled() const = 0;  // from any thread
 
     virtual CollectiveCounters counters() const = 0;
 };

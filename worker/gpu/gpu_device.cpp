@@ -26,16 +26,18 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers) {
                 fmt::format("GPU {} was asked for, and this process sees {}: name another one, or device \"cpu\"",
                             index, count)};
     }
+    prepare_joins();
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
     const kernels::DeviceInfo info = kernels::current_device();
     return std::unique_ptr<GpuDevice>(
-        new GpuDevice(index, info.name, std::max(1, info.multiprocessor_count / sharers)));
+        new GpuDevice(index, info.name, std::max(1, info.multiprocessor_count / sharers), sharers));
 }
 
-GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count)
+GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count, int sharers)
     : index_(index),
       name_(fmt::format("{} (GPU {})", name, index)),
       multiprocessor_count_(multiprocessor_count),
+      sharers_(sharers),
       memory_before_(memory().total - memory().free) {}
 
 GpuDevice::Memory GpuDevice::memory() const {

@@ -20,17 +20,24 @@ class GpuDevice final : public Device {
     DeviceStatus status() const override;
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
 
+  protected:
+    // Over NCCL, where it is built in.
+    JoinIdentity join_identity() const override;
+    Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place) override;
+
   private:
     struct Memory {
         std::size_t free, total;  // as the driver counts them
     };
-    GpuDevice(int index, std::string name, int multiprocessor_count);
+    static void prepare_joins();  // before NCCL's first call
+    GpuDevice(int index, std::string name, int multiprocessor_count, int sharers);
     Memory memory() const;
     Memory recent_memory() const;
 
     const int index_;
     const std::string name_;
     const int multiprocessor_count_;
+    const int sharers_;
     GpuStream stream_;
     const std::uint64_t memory_before_;
 

@@ -37,6 +37,7 @@ struct GpuModel::GraphKey {
     int query_count_max, rows;
     bool appends, is_whole;
     kernels::UnitCut cut;
+    const void* partial;  // where a join wants it
 
     auto operator<=>(const GraphKey&) const = default;
 };
@@ -198,7 +199,9 @@ GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
     const std::size_t k_at = aligned_for_gpu(layer.q.size()), v_at = k_at + aligned_for_gpu(layer.k.size());
     const std::size_t in_bytes = v_at + layer.v.size();
     const std::size_t rows = layer.lse.size(), partial_bytes = aligned_for_gpu(layer.partial.size_bytes());
-    const std::size_t out_bytes = layer.whole.empty() ? partial_bytes + rows * sizeof(float) : layer.whole.size();
+    const std::size_t out_bytes =
+        layer.is_output_on_device ? 0
+                                  : (layer.whole.empty() ? partial_bytes + rows * sizeof(float) : layer.whole.size());
     Places places;
     places.in_host_memory = in_bytes <= kMappedBytesMax && out_bytes <= kMappedBytesMax;
     own_moves_ += inputs_.grow(in_bytes);
@@ -225,6 +228,10 @@ GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
     places.whole = {out, layer.whole.size()};
     places.partial = {reinterpret_cast<float*>(out), layer.partial.size()};
     places.lse = {reinterpret_cast<float*>(out + partial_bytes), rows};
+    if (layer.is_output_on_device) {
+        places.partial = {layer.partial.data(), layer.partial.size()};
+        places.lse = {layer.lse.data(), layer.lse.size()};
+    }
     return places;
 }
 
@@ -319,9 +326,16 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
         graphs_.clear();
         moves_at_capture_ = moves;
     }
-    const GraphKey key{
-        batch_index,       layer.layer,      plan.items().size,    plan.runs().size, plan.shape().query_count_max,
-        layer.token_count, !layer.k.empty(), !layer.whole.empty(), plan.shape().cut};
+    const GraphKey key{batch_index,
+                       layer.layer,
+                       plan.items().size,
+                       plan.runs().size,
+                       plan.shape().query_count_max,
+                       layer.token_count,
+                       !layer.k.empty(),
+                       !layer.whole.empty(),
+                       plan.shape().cut,
+                       layer.is_output_on_device ? layer.partial.data() : nullptr};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) return queue(layer, plan, places, stream_.get());
     Graph& graph = found->second;
@@ -335,6 +349,7 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
 }
 
 void GpuModel::fetch(const DeviceLayer& layer, const Places& places) {
+    if (layer.is_output_on_device) return;
     const auto take = [&](void* to, const void* from, std::size_t bytes) {
         if (bytes == 0) return;
         if (places.in_host_memory) {

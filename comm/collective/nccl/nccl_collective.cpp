@@ -66,22 +66,13 @@ Status NcclCollective::run_gather(std::span<const std::byte> mine, std::span<std
     return {};
 }
 
-// To all, or to one root: then the others send, and it receives.
+// To all, or to one root.
 ncclResult_t NcclCollective::begin_gather(std::size_t bytes, int root) {
-    ncclComm_t const comm = communicator_->get();
-    if (root < 0) return ncclAllGather(mine_.device, all_.device, bytes, ncclInt8, comm, stream_);
-    ncclGroupStart();
-    if (rank() != root) {
-        ncclSend(mine_.device, bytes, ncclInt8, root, comm, stream_);
-    } else {
-        for (int other = 0; other < size(); ++other) {
-            std::byte* const to = all_.device + other * bytes;
-            if (other != root) ncclRecv(to, bytes, ncclInt8, other, comm, stream_);
-        }
-        check(cudaMemcpyAsync(all_.device + root * bytes, mine_.device, bytes, cudaMemcpyDeviceToDevice, stream_),
-              "cudaMemcpyAsync");
-    }
-    return ncclGroupEnd();
+    if (root < 0) return ncclAllGather(mine_.device, all_.device, bytes, ncclInt8, communicator_->get(), stream_);
+    if (rank() != root) return communicator_->begin_gather(mine_.device, nullptr, bytes, root, stream_);
+    check(cudaMemcpyAsync(all_.device + root * bytes, mine_.device, bytes, cudaMemcpyDeviceToDevice, stream_),
+          "cudaMemcpyAsync");
+    return communicator_->begin_gather(nullptr, all_.device, bytes, root, stream_);
 }
 
 Status NcclCollective::run_broadcast(std::span<std::byte> data, int root, Deadline deadline) {

@@ -34,7 +34,7 @@ Status poll(const Ended& ended, Deadline deadline, const NcclCommunicator::IsCan
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(Counters counters) : counters_(std::move(counters)) {
+NcclCommunicator::NcclCommunicator(int size, Counters counters) : size_(size), counters_(std::move(counters)) {
     ++*counters_.alive;
 }
 
@@ -48,7 +48,7 @@ Result<std::unique_ptr<NcclCommunicator>> NcclCommunicator::form(const Membershi
         config.minCTAs = 1;
         config.maxCTAs = blocks_max;
     }
-    std::unique_ptr<NcclCommunicator> made(new NcclCommunicator(std::move(counters)));
+    std::unique_ptr<NcclCommunicator> made(new NcclCommunicator(membership.size, std::move(counters)));
     const ncclResult_t begun =
         ncclCommInitRankConfig(&made->comm_, membership.size, membership.id, membership.rank, &config);
     if (Status formed = made->settled(begun, "ncclCommInitRankConfig", deadline, never_cancelled); !formed) {
@@ -77,6 +77,17 @@ Status NcclCommunicator::trouble(ncclResult_t result, const char* call) const {
     if (last != nullptr && *last != '\0') text += std::string(" (") + last + ")";
     // A remote error says that a peer is gone; the others, that this machine or its set-up is at fault.
     return {result == ncclRemoteError ? Errc::peer_lost : Errc::unavailable, std::move(text)};
+}
+
+// The others send, and the root receives.
+ncclResult_t NcclCommunicator::begin_gather(const std::byte* mine, std::byte* all, std::size_t bytes, int root,
+                                            cudaStream_t stream) {
+    if (all == nullptr) return ncclSend(mine, bytes, ncclInt8, root, comm_, stream);
+    ncclGroupStart();
+    for (int other = 0; other < size_; ++other) {
+        if (other != root) ncclRecv(all + other * bytes, bytes, ncclInt8, other, comm_, stream);
+    }
+    return ncclGroupEnd();
 }
 
 Status NcclCommunicator::settled(ncclResult_t begun, const char* call, Deadline deadline,

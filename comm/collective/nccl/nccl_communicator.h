@@ -6,6 +6,7 @@
 #include <nccl.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -38,6 +39,9 @@ class NcclCommunicator {
 
     ncclComm_t get() const { return comm_; }
 
+    // Begins a gather of blocks in GPU memory; `root`'s own lies in `all` already. mine: null at the root, all: null elsewhere.
+    ncclResult_t begin_gather(const std::byte* mine, std::byte* all, std::size_t bytes, int root, cudaStream_t stream);
+
     // What a call of NCCL returned, followed until it is more than begun.
     Status settled(ncclResult_t begun, const char* call, Deadline deadline, const IsCancelled& is_cancelled);
     // Until all work queued on the stream is done.
@@ -46,9 +50,10 @@ class NcclCommunicator {
     void abort();
 
   private:
-    explicit NcclCommunicator(Counters counters);
+    NcclCommunicator(int size, Counters counters);
     Status trouble(ncclResult_t result, const char* call) const;
 
+    const int size_;
     const Counters counters_;
     ncclComm_t comm_ = nullptr;
 };

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comm/collective/nccl/nccl_collective.h"
+#include "comm/collective/nccl/nccl_gather.h"
 
 namespace kvgrid::comm {
 
@@ -20,7 +21,11 @@ std::span<std::byte> bytes_of(ncclUniqueId& id) {
 
 NcclWorld::NcclWorld(const Options& options) : options_(options) {}
 
-Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadline deadline) {
+struct NcclWorld::Formed {
+    std::unique_ptr<NcclCommunicator> communicator;
+};
+
+Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, Deadline deadline) {
     NcclCommunicator::Membership membership{{}, control.rank(), control.size(), control.generation()};
     ncclResult_t made = ncclSuccess;
     if (control.rank() == 0) made = ncclGetUniqueId(&membership.id);
@@ -34,8 +39,20 @@ Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadlin
     if (Status told = control.broadcast(bytes_of(membership.id), 0, deadline); !told) return told.error();
     auto communicator = NcclCommunicator::form(membership, options_.blocks_max, {alive_, aborts_}, deadline);
     if (!communicator) return communicator.error();
-    return std::unique_ptr<Collective>(std::make_unique<NcclCollective>(*std::move(communicator), membership.rank,
-                                                                        membership.size, membership.generation));
+    return Formed{*std::move(communicator)};
+}
+
+Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadline deadline) {
+    auto formed = form_communicator(control, deadline);
+    if (!formed) return formed.error();
+    return std::unique_ptr<Collective>(std::make_unique<NcclCollective>(std::move(formed->communicator), control.rank(),
+                                                                        control.size(), control.generation()));
+}
+
+Result<std::unique_ptr<DeviceGather>> NcclWorld::form_gather(Collective& control, Deadline deadline) {
+    auto formed = form_communicator(control, deadline);
+    if (!formed) return formed.error();
+    return std::unique_ptr<DeviceGather>(std::make_unique<NcclGather>(std::move(formed->communicator), control));
 }
 
 void prepare_nccl_environment() {

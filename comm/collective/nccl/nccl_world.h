@@ -7,7 +7,26 @@
 
 #include "comm/collective/collective.h"
 
+struct CUstream_st;
+
 namespace kvgrid::comm {
+
+// Gathers blocks that lie in the ranks' GPUs at one of them. Queued on a stream, as kernels are.
+//
+//   Threads  one. The rank's GPU is the current one.
+//   Errors   as a Collective's: after the first one nothing works any more. Work queued on the stream until then has ended, or was ended.
+class DeviceGather {
+  public:
+    using Stream = CUstream_st*;
+
+    virtual ~DeviceGather() = default;
+
+    // all: [size][bytes] at `root`, where its own block lies already; elsewhere null. mine: null at `root`. Memory of the GPU, until wait() returns.
+    virtual Status queue(const std::byte* mine, std::byte* all, std::size_t bytes, int root, Stream stream,
+                         Deadline deadline) = 0;
+    // Until all that is queued on the stream is done. peer_lost as soon as the collective that this was formed with is cancelled.
+    virtual Status wait(Stream stream, Deadline deadline) = 0;
+};
 
 // Collectives over NCCL for ranks that each have a GPU, formed with the help of collectives that they have already: what a process has of NCCL.
 //
@@ -26,12 +45,17 @@ class NcclWorld {
     // The ranks of `control`, under its generation; called by all of them. NCCL's id travels over `control`. A rank that does not come costs the
     // others the deadline, and what was begun is given up. `unavailable` where NCCL refuses, with its reason.
     Result<std::unique_ptr<Collective>> form(Collective& control, Deadline deadline);
+    // `control` outlives it.
+    Result<std::unique_ptr<DeviceGather>> form_gather(Collective& control, Deadline deadline);
 
     // Of communicators that are there, and of those that had to be aborted.
     int communicator_count() const { return *alive_; }
     std::uint64_t abort_count() const { return *aborts_; }
 
   private:
+    struct Formed;
+    Result<Formed> form_communicator(Collective& control, Deadline deadline);
+
     const Options options_;
     const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
     const std::shared_ptr<std::atomic<std::uint64_t>> aborts_ = std::make_shared<std::atomic<std::uint64_t>>(0);

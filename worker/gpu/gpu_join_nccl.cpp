@@ -1,0 +1,42 @@
+#include <cuda_runtime_api.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "kernels/cuda/cuda_error.h"
+#include "worker/gpu/gpu_device.h"
+#include "worker/gpu/gpu_join.h"
+
+namespace kvgrid::worker {
+
+namespace {
+
+constexpr int kBlocksOfSharers = 2;  // of NCCL's kernels, where ranks share a GPU
+
+}  // namespace
+
+void GpuDevice::prepare_joins() {
+    comm::prepare_nccl_environment();
+}
+
+Device::JoinIdentity GpuDevice::join_identity() const {
+    cudaDeviceProp properties{};
+    kernels::check_cuda(cudaGetDeviceProperties(&properties, index_), "cudaGetDeviceProperties");
+    JoinIdentity identity{.host = static_cast<std::uint64_t>(gethostid()),
+                          .device = 0,
+                          .can_join = 1,
+                          .can_share = comm::nccl_shares_gpus()};
+    static_assert(sizeof identity.device <= sizeof properties.uuid.bytes);
+    std::memcpy(&identity.device, properties.uuid.bytes, sizeof identity.device);
+    return identity;
+}
+
+Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place) {
+    kernels::check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
+    comm::NcclWorld nccl({.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0});
+    auto gather = nccl.form_gather(place.collective, place.deadline);
+    if (!gather) return gather.error();
+    return std::unique_ptr<Join>(std::make_unique<GpuJoin>(place, *std::move(gather), stream_, counters_.memory));
+}
+
+}  // namespace kvgrid::worker
