@@ -3,8 +3,8 @@
 
 namespace kvgrid::tests {
 
-std::unique_ptr<worker::Device> make_test_device(int) {
-    return worker::GpuDevice::make(0).value();
+std::unique_ptr<worker::Device> make_test_device(int, int rank_count) {
+    return worker::GpuDevice::make(0, rank_count).value();
 }
 
 Dtype widest_dtype() {
