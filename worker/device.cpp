@@ -31,13 +31,16 @@ Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
     const auto told = collective.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
                                             place.deadline);
     if (!told) return told.error();
-    std::set<std::pair<std::uint64_t, std::uint64_t>> devices;
-    for (const JoinIdentity& one : all) devices.insert({one.host, one.device});
+    std::set<std::pair<std::uint64_t, std::uint64_t>> devices, processes;
+    for (const JoinIdentity& one : all) {
+        devices.insert({one.host, one.device});
+        processes.insert({one.host, one.process});
+    }
     const bool are_shared = devices.size() < all.size();
     if (!std::ranges::all_of(all, [&](const JoinIdentity& one) { return are_shared ? one.can_share : one.can_join; })) {
         return over_hosts();
     }
-    auto made = make_device_join(place);
+    auto made = make_device_join(place, processes.size() < all.size());
     if (!made) log_warn("no join between the devices' memories: " + made.error().to_string());
     std::int64_t all_have[] = {made ? 1 : 0};
     if (Status agreed = collective.all_reduce(all_have, comm::ReduceOp::min, place.deadline); !agreed)
@@ -45,7 +48,7 @@ Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
     return all_have[0] == 1 ? std::move(made) : over_hosts();
 }
 
-Result<std::unique_ptr<Join>> Device::make_device_join(const JoinPlace&) {
+Result<std::unique_ptr<Join>> Device::make_device_join(const JoinPlace&, bool) {
     return {Errc::unsupported, "this device knows no way"};
 }
 

@@ -102,13 +102,13 @@ class Device {
   protected:
     // What ranks tell each other to agree on a way.
     struct JoinIdentity {
-        std::uint64_t host = 0, device = 0;  // which it is, among all
-        std::uint32_t can_join = 0;          // devices, each with its own rank
-        std::uint32_t can_share = 0;         // and also where ranks have the same one
+        std::uint64_t host = 0, device = 0, process = 0;  // which it is, among all; the process: of its host
+        std::uint32_t can_join = 0;                       // devices, each with its own rank
+        std::uint32_t can_share = 0;                      // and also where ranks have the same one
     };
     virtual JoinIdentity join_identity() const { return {}; }
-    // Only where all ranks can.
-    virtual Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place);
+    // Only where all ranks can. `share_process`: some are threads of one process.
+    virtual Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place, bool share_process);
 };
 
 }  // namespace kvgrid::worker

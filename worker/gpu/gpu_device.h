@@ -23,7 +23,7 @@ class GpuDevice final : public Device {
   protected:
     // Over NCCL, where it is built in.
     JoinIdentity join_identity() const override;
-    Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place) override;
+    Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place, bool share_process) override;
 
   private:
     struct Memory {

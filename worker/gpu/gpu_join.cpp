@@ -25,6 +25,7 @@ void GpuJoin::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, 
     operation_ = operation;
     block_ = JoinBlock::of(spec, grid, tokens);
     blocks_.grow(block_.bytes * (is_root() ? size_ : 1));
+    if (is_root()) merged_.grow(whole_bytes());
     std::byte* const own = blocks_.data() + (is_root() ? rank_ * block_.bytes : 0);
     const std::size_t rows = JoinBlock::rows_of(spec, grid, rank_, tokens);
     partial_ = {reinterpret_cast<float*>(own + JoinBlock::kPartialOffset), rows * spec.head_dim};
@@ -32,24 +33,28 @@ void GpuJoin::prepare(const ModelSpec& spec, const GridShape& grid, int tokens, 
 }
 
 Result<comm::Payload> GpuJoin::finish(Deadline deadline) {
+    if (Status gathered = gather(deadline); !gathered) return gathered.error();
+    if (!is_root()) {
+        if (Status done = gather_->wait(stream_.get(), deadline); !done) return done.error();
+        return comm::Payload{};
+    }
+    const ScopedSpan span(spans_, SpanKind::merge, operation_);
+    merge();
+    if (Status done = gather_->wait(stream_.get(), deadline); !done) return done.error();
+    bytes_received_ += block_.bytes * (size_ - 1);
+    std::shared_ptr<std::byte[]> whole(new std::byte[whole_bytes()]);
+    std::memcpy(whole.get(), merged_.data(), whole_bytes());
+    return comm::Payload(whole, {whole.get(), whole_bytes()});
+}
+
+Status GpuJoin::gather(Deadline deadline) {
     const ScopedSpan span(spans_, SpanKind::gather, operation_);
     const std::byte* const mine = is_root() ? nullptr : blocks_.data();
     std::byte* const all = is_root() ? blocks_.data() : nullptr;
-    const std::size_t whole_bytes = spec_.row_bytes() * spec_.query_heads * tokens_;
-    if (Status queued = gather_->queue(mine, all, block_.bytes, root_, stream_.get(), deadline); !queued) {
-        return queued.error();
-    }
-    if (is_root()) merge(whole_bytes);
-    if (Status done = gather_->wait(stream_.get(), deadline); !done) return done.error();
-    if (!is_root()) return comm::Payload{};
-    bytes_received_ += block_.bytes * (size_ - 1);
-    std::shared_ptr<std::byte[]> whole(new std::byte[whole_bytes]);
-    std::memcpy(whole.get(), merged_.data(), whole_bytes);
-    return comm::Payload(whole, {whole.get(), whole_bytes});
+    return gather_->queue(mine, all, block_.bytes, root_, stream_.get(), deadline);
 }
 
-void GpuJoin::merge(std::size_t whole_bytes) {
-    merged_.grow(whole_bytes);
+void GpuJoin::merge() {
     const std::size_t stride = block_.bytes / sizeof(float);
     const std::size_t others = (grid_.sequence_parts - 1) * stride;
     for (int head_part = 0; head_part < grid_.head_parts; ++head_part) {
@@ -65,7 +70,7 @@ void GpuJoin::merge(std::size_t whole_bytes) {
              .token_count = tokens_,
              .head_count = heads.count,
              .head_dim = spec_.head_dim,
-             .merged = {merged_.data(), whole_bytes},
+             .merged = {merged_.data(), whole_bytes()},
              .merged_dtype = spec_.dtype,
              .merged_heads = spec_.query_heads,
              .first_head = heads.first},

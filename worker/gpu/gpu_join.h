@@ -26,7 +26,9 @@ class GpuJoin final : public Join {
 
   private:
     bool is_root() const { return rank_ == root_; }
-    void merge(std::size_t whole_bytes);
+    std::size_t whole_bytes() const { return spec_.row_bytes() * spec_.query_heads * tokens_; }
+    Status gather(Deadline deadline);
+    void merge();
 
     const int rank_, size_, root_;
     SpanRecorder* const spans_;

@@ -24,6 +24,7 @@ Device::JoinIdentity GpuDevice::join_identity() const {
     kernels::check_cuda(cudaGetDeviceProperties(&properties, index_), "cudaGetDeviceProperties");
     JoinIdentity identity{.host = static_cast<std::uint64_t>(gethostid()),
                           .device = 0,
+                          .process = static_cast<std::uint64_t>(getpid()),
                           .can_join = 1,
                           .can_share = comm::nccl_shares_gpus()};
     static_assert(sizeof identity.device <= sizeof properties.uuid.bytes);
@@ -31,9 +32,9 @@ Device::JoinIdentity GpuDevice::join_identity() const {
     return identity;
 }
 
-Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place) {
+Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place, bool share_process) {
     kernels::check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
-    comm::NcclWorld nccl({.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0});
+    comm::NcclWorld nccl({.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0, .share_process = share_process});
     auto gather = nccl.form_gather(place.collective, place.deadline);
     if (!gather) return gather.error();
     return std::unique_ptr<Join>(std::make_unique<GpuJoin>(place, *std::move(gather), stream_, counters_.memory));

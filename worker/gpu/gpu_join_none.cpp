@@ -9,8 +9,8 @@ Device::JoinIdentity GpuDevice::join_identity() const {
     return {};
 }
 
-Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place) {
-    return Device::make_device_join(place);
+Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place, bool share_process) {
+    return Device::make_device_join(place, share_process);
 }
 
 }  // namespace kvgrid::worker

@@ -44,9 +44,9 @@ void NcclCollective::Staging::grow(std::size_t bytes) {
     size = bytes;
 }
 
-NcclCollective::NcclCollective(std::unique_ptr<NcclCommunicator> communicator, int rank, int size,
-                               Generation generation)
-    : CheckedCollective(rank, size, generation), communicator_(std::move(communicator)) {
+NcclCollective::NcclCollective(std::unique_ptr<NcclCommunicator> communicator, const Meeting& meeting, int rank,
+                               int size, Generation generation)
+    : CheckedCollective(rank, size, generation), communicator_(std::move(communicator)), meeting_(meeting) {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
 }
 
@@ -55,10 +55,18 @@ NcclCollective::~NcclCollective() {
     cudaStreamDestroy(stream_);
 }
 
+// All ranks come to need more in the same call.
+Status NcclCollective::reserve(std::size_t mine, std::size_t all, Deadline deadline) {
+    if (mine <= mine_.size && all <= all_.size) return {};
+    if (Status met = meeting_.meet(deadline); !met) return met;
+    mine_.grow(mine);
+    all_.grow(all);
+    return meeting_.meet(deadline);
+}
+
 Status NcclCollective::run_gather(std::span<const std::byte> mine, std::span<std::byte> all, int root,
                                   Deadline deadline) {
-    mine_.grow(mine.size());
-    all_.grow(mine.size() * size());
+    if (Status reserved = reserve(mine.size(), mine.size() * size(), deadline); !reserved) return reserved;
     std::ranges::copy(mine, mine_.host);
     send_to_device(mine_, mine.size());
     if (Status done = finish(begin_gather(mine.size(), root), "gather", all.size(), deadline); !done) return done;
@@ -76,7 +84,7 @@ ncclResult_t NcclCollective::begin_gather(std::size_t bytes, int root) {
 }
 
 Status NcclCollective::run_broadcast(std::span<std::byte> data, int root, Deadline deadline) {
-    all_.grow(data.size());
+    if (Status reserved = reserve(0, data.size(), deadline); !reserved) return reserved;
     if (rank() == root) {
         std::ranges::copy(data, all_.host);
         send_to_device(all_, data.size());
@@ -89,7 +97,7 @@ Status NcclCollective::run_broadcast(std::span<std::byte> data, int root, Deadli
 }
 
 Status NcclCollective::run_all_reduce(std::span<std::int64_t> values, ReduceOp op, Deadline deadline) {
-    all_.grow(values.size_bytes());
+    if (Status reserved = reserve(0, values.size_bytes(), deadline); !reserved) return reserved;
     std::memcpy(all_.host, values.data(), values.size_bytes());
     send_to_device(all_, values.size_bytes());
     const ncclResult_t begun =

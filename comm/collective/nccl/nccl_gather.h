@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "comm/collective/nccl/meeting.h"
 #include "comm/collective/nccl/nccl_communicator.h"
 #include "comm/collective/nccl/nccl_world.h"
 
@@ -12,14 +13,17 @@ namespace kvgrid::comm {
 
 class NcclGather final : public DeviceGather {
   public:
-    NcclGather(std::unique_ptr<NcclCommunicator> communicator, const Collective& control)
-        : communicator_(std::move(communicator)), control_(control) {}
+    NcclGather(std::unique_ptr<NcclCommunicator> communicator, const Meeting& meeting, const Collective& control)
+        : communicator_(std::move(communicator)), meeting_(meeting), control_(control) {}
 
     Status queue(const std::byte* mine, std::byte* all, std::size_t bytes, int root, Stream stream,
                  Deadline deadline) override {
         if (is_broken_) return broken();
+        if (Status met = meeting_.meet(deadline); !met) return ended(met);
         const ncclResult_t begun = communicator_->begin_gather(mine, all, bytes, root, stream);
-        return ended(communicator_->settled(begun, "the join", deadline, is_cancelled()));
+        Status queued = communicator_->settled(begun, "the join", deadline, is_cancelled());
+        if (queued) queued = meeting_.meet(deadline);
+        return ended(std::move(queued));
     }
     Status wait(Stream stream, Deadline deadline) override {
         if (is_broken_) return broken();
@@ -39,6 +43,7 @@ class NcclGather final : public DeviceGather {
     }
 
     std::unique_ptr<NcclCommunicator> communicator_;
+    const Meeting meeting_;
     const Collective& control_;
     bool is_broken_ = false;
 };

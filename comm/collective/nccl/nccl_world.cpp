@@ -25,6 +25,10 @@ struct NcclWorld::Formed {
     std::unique_ptr<NcclCommunicator> communicator;
 };
 
+Meeting NcclWorld::meeting_over(Collective& control) const {
+    return Meeting(options_.share_process ? &control : nullptr);
+}
+
 Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, Deadline deadline) {
     NcclCommunicator::Membership membership{{}, control.rank(), control.size(), control.generation()};
     ncclResult_t made = ncclSuccess;
@@ -45,14 +49,18 @@ Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, Dead
 Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadline deadline) {
     auto formed = form_communicator(control, deadline);
     if (!formed) return formed.error();
-    return std::unique_ptr<Collective>(std::make_unique<NcclCollective>(std::move(formed->communicator), control.rank(),
-                                                                        control.size(), control.generation()));
+    const Meeting meeting = meeting_over(control);
+    auto made = std::make_unique<NcclCollective>(std::move(formed->communicator), meeting, control.rank(),
+                                                 control.size(), control.generation());
+    if (Status met = meeting.meet(deadline); !met) return met.error();
+    return std::unique_ptr<Collective>(std::move(made));
 }
 
 Result<std::unique_ptr<DeviceGather>> NcclWorld::form_gather(Collective& control, Deadline deadline) {
     auto formed = form_communicator(control, deadline);
     if (!formed) return formed.error();
-    return std::unique_ptr<DeviceGather>(std::make_unique<NcclGather>(std::move(formed->communicator), control));
+    return std::unique_ptr<DeviceGather>(
+        std::make_unique<NcclGather>(std::move(formed->communicator), meeting_over(control), control));
 }
 
 void prepare_nccl_environment() {

@@ -11,6 +11,8 @@ struct CUstream_st;
 
 namespace kvgrid::comm {
 
+class Meeting;
+
 // Gathers blocks that lie in the ranks' GPUs at one of them. Queued on a stream, as kernels are.
 //
 //   Threads  one. The rank's GPU is the current one.
@@ -38,14 +40,16 @@ class NcclWorld {
   public:
     struct Options {
         int blocks_max = 0;  // that a collective's kernel may have; 0: NCCL's choice. Small where ranks share a GPU
+        // Ranks are threads of one process. What takes memory or loads a kernel waits there for all kernels of the GPU, those that wait for
+        // other ranks among them: so ranks meet over `control` before and after they queue any.
+        bool share_process = false;
     };
     NcclWorld() : NcclWorld(Options{}) {}
     explicit NcclWorld(const Options& options);
 
-    // The ranks of `control`, under its generation; called by all of them. NCCL's id travels over `control`. A rank that does not come costs the
-    // others the deadline, and what was begun is given up. `unavailable` where NCCL refuses, with its reason.
+    // The ranks of `control`, under its generation; called by all of them. NCCL's id travels over `control`, which outlives what is formed. A
+    // rank that does not come costs the others the deadline, and what was begun is given up. `unavailable` where NCCL refuses, with its reason.
     Result<std::unique_ptr<Collective>> form(Collective& control, Deadline deadline);
-    // `control` outlives it.
     Result<std::unique_ptr<DeviceGather>> form_gather(Collective& control, Deadline deadline);
 
     // Of communicators that are there, and of those that had to be aborted.
@@ -55,6 +59,7 @@ class NcclWorld {
   private:
     struct Formed;
     Result<Formed> form_communicator(Collective& control, Deadline deadline);
+    Meeting meeting_over(Collective& control) const;
 
     const Options options_;
     const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);

@@ -20,7 +20,7 @@ namespace {
 using std::chrono::milliseconds;
 
 Deadline far() {
-    return deadline_in(std::chrono::seconds(60));
+    return deadline_in(std::chrono::seconds(20));
 }
 
 int gpu_count() {
@@ -55,7 +55,7 @@ class NcclCollectives : public testing::TestWithParam<int> {
                 EXPECT_EQ(cudaSetDevice(rank % gpu_count()), cudaSuccess);
                 auto control = threads_.form(rank, everyone, generation);
                 ASSERT_TRUE(control.ok());
-                work(rank, nccl_.form(**control, forming));
+                work(rank, nccl_.form(**control, forming));  // before `control` ends
             });
         }
     }
@@ -67,7 +67,7 @@ class NcclCollectives : public testing::TestWithParam<int> {
     }
 
     ThreadWorld threads_{GetParam()};
-    NcclWorld nccl_{{.blocks_max = 2}};
+    NcclWorld nccl_{{.blocks_max = 2, .share_process = true}};
     std::uint64_t generation_ = 0;
 };
 
@@ -114,6 +114,7 @@ TEST_P(NcclCollectives, GiveWhatTheirDefinitionsSay) {
 
 TEST_P(NcclCollectives, OfAnAbsentRankEndAtTheirDeadlineAndAreBrokenThen) {
     run([&](Collective& rank) {
+        ASSERT_TRUE(rank.barrier(far()).ok());
         if (rank.rank() == size() - 1) return std::this_thread::sleep_for(milliseconds(1500));
         const TimePoint began = std::chrono::steady_clock::now();
         std::int64_t value[] = {1};
@@ -128,6 +129,7 @@ TEST_P(NcclCollectives, OfAnAbsentRankEndAtTheirDeadlineAndAreBrokenThen) {
 
 TEST_P(NcclCollectives, EndWhenTheyAreCancelled) {
     run([&](Collective& rank) {
+        ASSERT_TRUE(rank.barrier(far()).ok());
         if (rank.rank() == size() - 1) return std::this_thread::sleep_for(milliseconds(1000));
         std::jthread canceller([&] {
             std::this_thread::sleep_for(milliseconds(100));
@@ -143,6 +145,7 @@ TEST_P(NcclCollectives, FormAgainAndAgainWithoutLosingMemory) {
     const std::size_t before = free_bytes();
     for (int round = 0; round < 20; ++round) {
         run([&](Collective& rank) {
+            ASSERT_TRUE(rank.barrier(far()).ok());
             const bool stays_away = round % 2 == 1 && rank.rank() == size() - 1;
             if (stays_away) return std::this_thread::sleep_for(milliseconds(400));
             EXPECT_EQ(rank.barrier(deadline_in(milliseconds(round % 2 == 1 ? 100 : 60'000))).ok(), round % 2 == 0);
