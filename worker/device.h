@@ -103,12 +103,17 @@ class Device {
     // What ranks tell each other to agree on a way.
     struct JoinIdentity {
         std::uint64_t host = 0, device = 0, process = 0;  // which it is, among all; the process: of its host
-        std::uint32_t can_join = 0;                       // devices, each with its own rank
-        std::uint32_t can_share = 0;                      // and also where ranks have the same one
+        bool can_gather = false;                          // between the devices' memories, each with its own rank
+        bool can_gather_shared = false;                   // and also where ranks have the same one
+        bool can_push = false;                            // small outputs, into the memory of another device of the host
     };
     virtual JoinIdentity join_identity() const { return {}; }
     // Only where all ranks can. `share_process`: some are threads of one process.
-    virtual Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place, bool share_process);
+    virtual Result<std::unique_ptr<Join>> make_gathering_join(const JoinPlace& place, bool share_process);
+    virtual Result<std::unique_ptr<Join>> make_pushing_join(const JoinPlace& place, bool share_process);
+
+  private:
+    struct JoinNeighbours;
 };
 
 }  // namespace kvgrid::worker

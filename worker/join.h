@@ -22,6 +22,9 @@ class Join {
   public:
     virtual ~Join() = default;
 
+    // Whether outputs of this size can go this way; all ranks answer alike.
+    virtual bool has_room(const ModelSpec&, const GridShape&, int /*tokens*/) const { return true; }
+
     // Lays out this rank's block for an operation.
     virtual void prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) = 0;
     // Not empty where this rank is alone: then its output is the whole, and there is nothing to join.

@@ -21,15 +21,18 @@ class GpuDevice final : public Device {
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
 
   protected:
-    // Over NCCL, where it is built in.
     JoinIdentity join_identity() const override;
-    Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place, bool share_process) override;
+    // Over NCCL, where it is built in.
+    Result<std::unique_ptr<Join>> make_gathering_join(const JoinPlace& place, bool share_process) override;
+    Result<std::unique_ptr<Join>> make_pushing_join(const JoinPlace& place, bool share_process) override;
 
   private:
     struct Memory {
         std::size_t free, total;  // as the driver counts them
     };
     static void prepare_joins();  // before NCCL's first call
+    static bool can_gather();     // that NCCL is built in
+    static bool can_gather_shared();
     GpuDevice(int index, std::string name, int multiprocessor_count, int sharers);
     Memory memory() const;
     Memory recent_memory() const;

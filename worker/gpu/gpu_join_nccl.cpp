@@ -1,7 +1,4 @@
 #include <cuda_runtime_api.h>
-#include <unistd.h>
-
-#include <cstring>
 
 #include "kernels/cuda/cuda_error.h"
 #include "worker/gpu/gpu_device.h"
@@ -19,20 +16,15 @@ void GpuDevice::prepare_joins() {
     comm::prepare_nccl_environment();
 }
 
-Device::JoinIdentity GpuDevice::join_identity() const {
-    cudaDeviceProp properties{};
-    kernels::check_cuda(cudaGetDeviceProperties(&properties, index_), "cudaGetDeviceProperties");
-    JoinIdentity identity{.host = static_cast<std::uint64_t>(gethostid()),
-                          .device = 0,
-                          .process = static_cast<std::uint64_t>(getpid()),
-                          .can_join = 1,
-                          .can_share = comm::nccl_shares_gpus()};
-    static_assert(sizeof identity.device <= sizeof properties.uuid.bytes);
-    std::memcpy(&identity.device, properties.uuid.bytes, sizeof identity.device);
-    return identity;
+bool GpuDevice::can_gather() {
+    return true;
 }
 
-Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place, bool share_process) {
+bool GpuDevice::can_gather_shared() {
+    return comm::nccl_shares_gpus();
+}
+
+Result<std::unique_ptr<Join>> GpuDevice::make_gathering_join(const JoinPlace& place, bool share_process) {
     kernels::check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
     comm::NcclWorld nccl({.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0, .share_process = share_process});
     auto gather = nccl.form_gather(place.collective, place.deadline);

@@ -1,16 +1,20 @@
-// Of a build without NCCL: GPUs join over their hosts.
+// Of a build without NCCL: large outputs are joined over the hosts.
 #include "worker/gpu/gpu_device.h"
 
 namespace kvgrid::worker {
 
 void GpuDevice::prepare_joins() {}
 
-Device::JoinIdentity GpuDevice::join_identity() const {
-    return {};
+bool GpuDevice::can_gather() {
+    return false;
 }
 
-Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place, bool share_process) {
-    return Device::make_device_join(place, share_process);
+bool GpuDevice::can_gather_shared() {
+    return false;
+}
+
+Result<std::unique_ptr<Join>> GpuDevice::make_gathering_join(const JoinPlace& place, bool share_process) {
+    return Device::make_gathering_join(place, share_process);
 }
 
 }  // namespace kvgrid::worker

@@ -3,7 +3,7 @@
 // For the .cpp files of the NCCL back end only.
 
 #include "comm/collective/checked_collective.h"
-#include "comm/collective/nccl/meeting.h"
+#include "comm/collective/meeting.h"
 #include "comm/collective/nccl/nccl_communicator.h"
 
 namespace kvgrid::comm {

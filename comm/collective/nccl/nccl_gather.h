@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "comm/collective/nccl/meeting.h"
+#include "comm/collective/meeting.h"
 #include "comm/collective/nccl/nccl_communicator.h"
 #include "comm/collective/nccl/nccl_world.h"
 

@@ -1,12 +1,12 @@
 #pragma once
 
-// For the .cpp files of the NCCL back end only.
-
 #include "comm/collective/collective.h"
 
 namespace kvgrid::comm {
 
-// Where ranks that are threads of one process wait for each other; others need not. See NcclWorld::Options::share_process.
+// Where ranks that are threads of one process wait for each other around what they queue on their GPUs: kernels that wait for other ranks must
+// all be queued before anybody takes memory or loads a kernel, since that waits for all kernels of the GPU. Ranks with processes of their own
+// need not meet.
 class Meeting {
   public:
     explicit Meeting(Collective* control) : control_(control) {}
