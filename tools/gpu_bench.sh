@@ -29,7 +29,9 @@ part() {
     part "$bin/gpu_decode_bench"
     part "$bin/gpu_prefill_bench"
     part "$bin/gpu_pages_bench"
-    if [[ -x $bin/gpu_layer_bench ]]; then part "$bin/gpu_layer_bench"; fi
+    for bench in gpu_layer_bench gpu_join_bench; do
+        if [[ -x $bin/$bench ]]; then part "$bin/$bench"; fi
+    done
     if python3 -c 'import torch' 2>/dev/null; then
         timeout "${PART_SECONDS:-240}" python3 tests/bench/cuda/gpu_peers.py --compile || true
         part python3 tests/bench/cuda/gpu_peers.py

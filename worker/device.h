@@ -105,7 +105,7 @@ class Device {
         std::uint64_t host = 0, device = 0, process = 0;  // which it is, among all; the process: of its host
         bool can_gather = false;                          // between the devices' memories, each with its own rank
         bool can_gather_shared = false;                   // and also where ranks have the same one
-        bool can_push = false;                            // small outputs, into the memory of another device of the host
+        bool can_push = false;  // small outputs, into the memory of another device of the host
     };
     virtual JoinIdentity join_identity() const { return {}; }
     // Only where all ranks can. `share_process`: some are threads of one process.

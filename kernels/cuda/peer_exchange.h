@@ -43,15 +43,16 @@ struct PeerExchange {
     int sequence_parts;
     int first_heads[PeerMailbox::kRanksMax + 1];  // of each head part, and their end: query heads
     int token_count;
-    int head_dim;  // a multiple of 4
+    int head_dim;          // a multiple of 4
     const float* partial;  // [token][query head of this rank's part][dim], normalised
     const float* lse;      // [token][query head of this rank's part], natural; -inf: saw nothing
     std::byte* merged;     // out, at the root: [token][query head][dim] in `dtype`; any memory that the GPU reaches
     Dtype dtype;
 
-    std::byte* mailboxes[PeerMailbox::kRanksMax];  // as this GPU reaches them: the root needs all, the others their own and the root's
-    const volatile std::uint32_t* abort;           // of the host
-    volatile std::uint32_t* failed;                // of the host
+    std::byte* mailboxes
+        [PeerMailbox::kRanksMax];  // as this GPU reaches them: the root needs all, the others their own and the root's
+    const volatile std::uint32_t* abort;  // of the host
+    volatile std::uint32_t* failed;       // of the host
     std::uint64_t timeout_ns;
 };
 

@@ -114,7 +114,8 @@ Status PeerJoin::wait(Deadline deadline) {
         if (state == cudaSuccess) break;
         if (state != cudaErrorNotReady) kernels::check_cuda(state, "cudaStreamQuery");
         if (control_.is_cancelled()) word(kAbort) = 1;
-        if (std::chrono::steady_clock::now() > deadline + kGrace) fatal("a join's kernel does not end: the GPU is stuck");
+        if (std::chrono::steady_clock::now() > deadline + kGrace)
+            fatal("a join's kernel does not end: the GPU is stuck");
     }
     if (word(kFailed) == 0) return {};
     if (control_.is_cancelled()) return {Errc::peer_lost, "the join was cancelled"};

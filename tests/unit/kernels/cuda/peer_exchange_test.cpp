@@ -87,8 +87,8 @@ class Exchange {
   public:
     explicit Exchange(const Shape& shape) : shape_(shape) {
         for (int rank = 0; rank < shape.ranks(); ++rank) ranks_.push_back(std::make_unique<Rank>(shape, rank));
-        merged_ = DeviceArray<std::byte>(std::size_t(shape.tokens) * shape.heads() * shape.head_dim *
-                                         byte_size(shape.dtype));
+        merged_ =
+            DeviceArray<std::byte>(std::size_t(shape.tokens) * shape.heads() * shape.head_dim * byte_size(shape.dtype));
         load_peer_exchange();
     }
 
@@ -127,8 +127,7 @@ class Exchange {
                           .failed = ranks_[rank]->failed.get(),
                           .timeout_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(timeout).count())};
         for (int part = 0; part <= shape_.head_parts(); ++part) work.first_heads[part] = shape_.first_head(part);
-        for (int other = 0; other < shape_.ranks(); ++other)
-            work.mailboxes[other] = ranks_[other]->mailbox.span().data;
+        for (int other = 0; other < shape_.ranks(); ++other) work.mailboxes[other] = ranks_[other]->mailbox.span().data;
         return work;
     }
     void queue(int rank, milliseconds timeout = milliseconds(5000)) {
@@ -145,8 +144,7 @@ class Exchange {
             for (std::size_t row = 0; row < std::size_t(shape_.tokens) * heads; ++row) {
                 const std::size_t whole_row = row / heads * shape_.heads() + shape_.first_head(part) + row % heads;
                 for (int dim = 0; dim < shape_.head_dim; ++dim) {
-                    const float value =
-                        load_element(merged.data(), whole_row * shape_.head_dim + dim, shape_.dtype);
+                    const float value = load_element(merged.data(), whole_row * shape_.head_dim + dim, shape_.dtype);
                     const double right = expected[row * shape_.head_dim + dim];
                     // Values are of size 1 to 5: sums of at most 16 terms and one rounding to the dtype.
                     const double allowed =
