@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "comm/collective/checked_collective.h"
 
@@ -31,6 +33,8 @@ struct Contribution {
 // Two tables are enough: a rank that writes into round k + 1's has seen round k complete, so every rank had entered round k and was done
 // with reading round k - 1, whose table that is.
 class Room {
+    static constexpr std::chrono::microseconds kSpinTime{20};
+
   public:
     explicit Room(int size)
         : tables_{std::vector<Contribution>(size), std::vector<Contribution>(size)}, entered_(size), cancelled_(size) {}
@@ -51,6 +55,9 @@ class Room {
             changed_.notify_all();
             return &table(round);
         }
+        lock.unlock();
+        spin_until_complete(round);
+        lock.lock();
         const auto place = static_cast<std::size_t>(rank);
         const bool woken =
             changed_.wait_until(lock, deadline, [&] { return completed_ >= round || cancelled_[place]; });
@@ -72,6 +79,12 @@ class Room {
   private:
     std::vector<Contribution>& table(std::uint64_t round) { return tables_[round % 2]; }
 
+    // Waking a thread takes longer than what ranks mostly wait for each other.
+    void spin_until_complete(std::uint64_t round) const {
+        const TimePoint end = std::chrono::steady_clock::now() + kSpinTime;
+        while (completed_ < round && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    }
+
     std::string absent(std::uint64_t round) const {
         std::string ranks;
         for (std::size_t rank = 0; rank < entered_.size(); ++rank) {
@@ -85,7 +98,7 @@ class Room {
     std::condition_variable changed_;
     std::vector<std::uint64_t> entered_;  // by rank: its latest round
     std::vector<bool> cancelled_;         // by rank
-    std::uint64_t completed_ = 0;
+    std::atomic<std::uint64_t> completed_ = 0;
     bool given_up_ = false;
 };
 
