@@ -7,8 +7,10 @@
 #include <csignal>
 #include <thread>
 
+#include "client/cli/local/worker_gpus.h"
 #include "tests/e2e/counting_sequence.h"
 #include "tests/e2e/faulty_cluster.h"
+#include "tests/monitor/scrape.h"
 
 namespace kvgrid::e2e {
 namespace {
@@ -70,6 +72,16 @@ class Loss : public ::testing::Test {
             return;
         }
         ADD_FAILURE() << "worker " << survivor.value << " is gone";
+    }
+
+    // Of the GPU, by its own count.
+    static double memory_taken_by(const ClusterWorker& worker) {
+        const tests::Scrape scrape = tests::scrape(worker.http_endpoint);
+        double taken = 0;
+        for (const char* kind : {"pages", "page_lists", "scratch"}) {
+            taken += scrape.at(std::string("kvgrid_gpu_memory_bytes{kind=\"") + kind + "\"}");
+        }
+        return taken;
     }
 
     // From now on, until a sequence can be opened and stepped in a later generation.
@@ -187,6 +199,35 @@ TEST_F(Loss, AStandbyTakesThePlaceOfTheLeadAndAStoppedWorkerIsNotWaitedFor) {
     ASSERT_TRUE(another) << another.error().to_string();
     CountingSequence counts(*client, std::move(*another));
     for (int i = 0; i < 5; ++i) EXPECT_TRUE(counts.step());
+}
+
+// Each kill leaves a join without one of its ranks, in the middle of whatever its kernels do.
+TEST_F(Loss, OfTwentyPeersInTurnCostsAGpuNoMemory) {
+    if (const auto gpus = cli::worker_gpus(); !gpus || gpus->empty()) GTEST_SKIP() << "the workers have no GPU";
+    constexpr int kKills = 20;
+    start({.workers = 2, .standbys = kKills});
+    ASSERT_TRUE(wait_until(kHealPatience, [&] { return cluster->status().workers.size() == 2 + kKills; }));
+    const ClusterWorker lead = cluster->worker(0);
+    double taken_at_first = 0;
+    for (int killed = 0; killed < kKills; ++killed) {
+        SCOPED_TRACE(killed);
+        EXPECT_EQ(step_until_lost(cluster->worker(1).process_id, SIGKILL, kDeathPatience), Errc::peer_lost);
+        generation_at_start = cluster->status().generation;
+        counting->sequence().release();
+        counting.reset();
+        ASSERT_TRUE(wait_until(kHealPatience, [&] {
+            auto opened = client->open(model);
+            if (!opened) return false;
+            CountingSequence fresh(*client, std::move(*opened));
+            if (!fresh.step()) return fresh.sequence().release(), false;
+            counting.emplace(std::move(fresh));
+            return true;
+        })) << cluster->status().not_ready_because;
+        EXPECT_EQ(cluster->worker(0).process_id, lead.process_id) << "the survivor goes on as the lead";
+        const double taken = memory_taken_by(lead);
+        if (killed == 0) taken_at_first = taken;
+        EXPECT_EQ(taken, taken_at_first);
+    }
 }
 
 }  // namespace
