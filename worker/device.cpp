@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -43,20 +44,27 @@ struct Device::JoinNeighbours {
     explicit JoinNeighbours(std::span<const JoinIdentity> all) {
         std::set<std::uint64_t> hosts;
         std::set<std::pair<std::uint64_t, std::uint64_t>> devices, processes;
+        std::set<std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>> uses;
         for (const JoinIdentity& one : all) {
             hosts.insert(one.host);
             devices.insert({one.host, one.device});
             processes.insert({one.host, one.process});
+            uses.insert({one.host, one.device, one.process});
         }
-        share_host = hosts.size() == 1;
-        share_device = devices.size() < all.size();
+        const bool share_device = devices.size()<all.size(), take_turns = uses.size()> devices.size();
         share_process = processes.size() < all.size();
-        can_gather = std::ranges::all_of(
-            all, [&](const JoinIdentity& one) { return share_device ? one.can_gather_shared : one.can_gather; });
-        can_push = share_host && std::ranges::all_of(all, [](const JoinIdentity& one) { return one.can_push; });
+        const auto may = [&](const JoinIdentity& one, JoinWay way) {
+            return one.way == way || one.way == JoinWay::pushed || (one.way == JoinWay::best && !take_turns);
+        };
+        can_gather = std::ranges::all_of(all, [&](const JoinIdentity& one) {
+            return may(one, JoinWay::gathered) && (share_device ? one.can_gather_shared : one.can_gather);
+        });
+        can_push = hosts.size() == 1 && std::ranges::all_of(all, [&](const JoinIdentity& one) {
+                       return may(one, JoinWay::pushed) && one.can_push;
+                   });
     }
 
-    bool share_host, share_device, share_process;
+    bool share_process;
     bool can_gather, can_push;
 };
 
@@ -64,7 +72,8 @@ Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
     comm::Collective& collective = place.collective;
     std::unique_ptr<Join> over_hosts = std::make_unique<HostJoin>(collective, place.root, place.spans);
     if (collective.size() == 1) return over_hosts;
-    const JoinIdentity mine = join_identity();
+    JoinIdentity mine = join_identity();
+    mine.way = join_way_;
     std::vector<JoinIdentity> all(collective.size());
     const auto told = collective.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
                                             place.deadline);

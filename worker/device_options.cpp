@@ -52,9 +52,7 @@ Result<std::uint64_t> gpu_memory(const DeviceOptions& options, const DeviceStatu
                 format_bytes(options.memory_bytes))};
 }
 
-}  // namespace
-
-Result<ChosenDevice> choose_device(const DeviceOptions& options) {
+Result<ChosenDevice> device_named(const DeviceOptions& options) {
     const auto index = gpu_index(options);
     if (!index) return index.error();
     if (*index < 0) {
@@ -67,6 +65,16 @@ Result<ChosenDevice> choose_device(const DeviceOptions& options) {
     const auto memory = gpu_memory(options, (*gpu)->status());
     if (!memory) return memory.error();
     return ChosenDevice{std::move(*gpu), *memory};
+}
+
+}  // namespace
+
+Result<ChosenDevice> choose_device(const DeviceOptions& options) {
+    const auto way = parse_join_way(options.join);
+    if (!way) return way.error();
+    auto chosen = device_named(options);
+    if (chosen) chosen->device->set_join_way(*way);
+    return chosen;
 }
 
 }  // namespace kvgrid::worker

@@ -30,6 +30,7 @@ struct Options {
     std::string http_listen;
     bool allow_remote = false;
     std::string device;
+    std::string join;
     std::string memory;
     int threads = 0;
     int operation_timeout_ms = 0;
@@ -58,6 +59,7 @@ int parse_options(int argc, char** argv, Options& options) {
     settings.add(app, "worker.allow_remote", options.allow_remote);
     settings.add(app, "worker.ranks", options.ranks);
     settings.add(app, "worker.device", options.device);
+    settings.add(app, "worker.join", options.join);
     settings.add(app, "worker.memory", options.memory);
     settings.add(app, "worker.threads", options.threads);
     settings.add(app, "worker.operation_timeout_ms", options.operation_timeout_ms);
@@ -126,6 +128,7 @@ Result<worker::ChosenDevice> choose_device(const Options& options, int rank) {
     const int local_count = environment_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1) * options.ranks;
     return worker::choose_device(
         {.device = options.device,
+         .join = options.join,
          .memory_bytes = *memory,
          .threads = options.threads > 0 ? options.threads : default_threads(local_count),
          .local_rank = environment_number("OMPI_COMM_WORLD_LOCAL_RANK", 0) * options.ranks + rank,

@@ -60,6 +60,9 @@ constexpr std::array kSettings{
     Setting{"worker.device", "KVGRID_WORKER_DEVICE", "--device", "auto", text,
             "where pages are kept and attention is computed: cpu, gpu (this worker's of the host's), gpu:N, or auto: a "
             "GPU if there is one"},
+    Setting{"worker.join", "KVGRID_WORKER_JOIN", "--join", "auto", text,
+            "how outputs of GPUs are joined: pushed (between the GPUs of one host; large ones by NCCL), nccl, host, or "
+            "auto: the best that all workers have"},
     Setting{"worker.memory", "KVGRID_WORKER_MEMORY", "--memory", "", size,
             "budget for the page pools of all models; without it 1GiB, or a GPU's free memory less 2GiB"},
     Setting{"worker.threads", "KVGRID_WORKER_THREADS", "--threads", "0", number,

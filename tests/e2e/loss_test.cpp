@@ -205,7 +205,7 @@ TEST_F(Loss, AStandbyTakesThePlaceOfTheLeadAndAStoppedWorkerIsNotWaitedFor) {
 TEST_F(Loss, OfTwentyPeersInTurnCostsAGpuNoMemory) {
     if (const auto gpus = cli::worker_gpus(); !gpus || gpus->empty()) GTEST_SKIP() << "the workers have no GPU";
     constexpr int kKills = 20;
-    start({.workers = 2, .standbys = kKills});
+    start({.workers = 2, .standbys = kKills, .worker_options = {"--join", "pushed"}});
     ASSERT_TRUE(wait_until(kHealPatience, [&] { return cluster->status().workers.size() == 2 + kKills; }));
     const ClusterWorker lead = cluster->worker(0);
     double taken_at_first = 0;
