@@ -53,14 +53,14 @@ struct Device::JoinNeighbours {
         }
         const bool share_device = devices.size()<all.size(), take_turns = uses.size()> devices.size();
         share_process = processes.size() < all.size();
-        const auto may = [&](const JoinIdentity& one, JoinWay way) {
-            return one.way == way || one.way == JoinWay::pushed || (one.way == JoinWay::best && !take_turns);
+        const auto may = [&](const JoinIdentity& one, JoinWish way) {
+            return one.way == way || one.way == JoinWish::pushed || (one.way == JoinWish::best && !take_turns);
         };
         can_gather = std::ranges::all_of(all, [&](const JoinIdentity& one) {
-            return may(one, JoinWay::gathered) && (share_device ? one.can_gather_shared : one.can_gather);
+            return may(one, JoinWish::gathered) && (share_device ? one.can_gather_shared : one.can_gather);
         });
         can_push = hosts.size() == 1 && std::ranges::all_of(all, [&](const JoinIdentity& one) {
-                       return may(one, JoinWay::pushed) && one.can_push;
+                       return may(one, JoinWish::pushed) && one.can_push;
                    });
     }
 
@@ -73,7 +73,7 @@ Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
     std::unique_ptr<Join> over_hosts = std::make_unique<HostJoin>(collective, place.root, place.spans);
     if (collective.size() == 1) return over_hosts;
     JoinIdentity mine = join_identity();
-    mine.way = join_way_;
+    mine.way = join_wish_;
     std::vector<JoinIdentity> all(collective.size());
     const auto told = collective.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
                                             place.deadline);

@@ -15,7 +15,7 @@
 #include "kernels/page_run.h"
 #include "worker/device_status.h"
 #include "worker/join.h"
-#include "worker/join_way.h"
+#include "worker/join_wish.h"
 #include "worker/span_recorder.h"
 #include "worker/stream_table.h"
 
@@ -99,7 +99,7 @@ class Device {
     // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way: between the devices'
     // memories where all of them can, else through the hosts'. Lives no longer than the device and the collective.
     Result<std::unique_ptr<Join>> make_join(const JoinPlace& place);
-    void set_join_way(JoinWay way) { join_way_ = way; }  // of the joins that are made from then on
+    void set_join_wish(JoinWish way) { join_wish_ = way; }  // of the joins that are made from then on
 
   protected:
     // What ranks tell each other to agree on a way.
@@ -108,7 +108,7 @@ class Device {
         bool can_gather = false;                          // between the devices' memories, each with its own rank
         bool can_gather_shared = false;                   // and also where ranks have the same one
         bool can_push = false;  // small outputs, into the memory of another device of the host
-        JoinWay way = JoinWay::best;
+        JoinWish way = JoinWish::best;
     };
     virtual JoinIdentity join_identity() const { return {}; }
     // Only where all ranks can. `share_process`: some are threads of one process.
@@ -118,7 +118,7 @@ class Device {
   private:
     struct JoinNeighbours;
 
-    JoinWay join_way_ = JoinWay::best;
+    JoinWish join_wish_ = JoinWish::best;
 };
 
 }  // namespace kvgrid::worker

@@ -70,10 +70,10 @@ Result<ChosenDevice> device_named(const DeviceOptions& options) {
 }  // namespace
 
 Result<ChosenDevice> choose_device(const DeviceOptions& options) {
-    const auto way = parse_join_way(options.join);
+    const auto way = parse_join_wish(options.join);
     if (!way) return way.error();
     auto chosen = device_named(options);
-    if (chosen) chosen->device->set_join_way(*way);
+    if (chosen) chosen->device->set_join_wish(*way);
     return chosen;
 }
 

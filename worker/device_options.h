@@ -11,7 +11,7 @@ namespace kvgrid::worker {
 struct DeviceOptions {
     std::string
         device;  // "auto": a GPU where there is one, else the CPU; "cpu"; "gpu": this worker's of the host; "gpu:N"
-    std::string join = "auto";       // parse_join_way
+    std::string join = "auto";       // parse_join_wish
     std::uint64_t memory_bytes = 0;  // for pages; 0: 1 GiB of a CPU's memory, a GPU's free memory less the reserve
     int threads = 1;                 // of a CPU
     int local_rank = 0;              // among the workers that were started together on this host

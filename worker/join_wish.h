@@ -7,7 +7,7 @@
 namespace kvgrid::worker {
 
 // How ranks are to join. They go a way only where all of them may and can.
-enum class JoinWay {
+enum class JoinWish {
     best,    // pushed and gathered; over the hosts where several processes share a GPU, which takes turns between them
     pushed,  // small outputs into the lead's memory, others as gathered ones
     gathered,    // by NCCL, between the devices' memories
@@ -15,6 +15,6 @@ enum class JoinWay {
 };
 
 // "auto", "pushed", "nccl" or "host"; invalid_argument for other texts.
-Result<JoinWay> parse_join_way(std::string_view text);
+Result<JoinWish> parse_join_wish(std::string_view text);
 
 }  // namespace kvgrid::worker
