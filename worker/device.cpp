@@ -1,14 +1,23 @@
 #include "worker/device.h"
 
-#include <algorithm>
-#include <set>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "core/log.h"
 #include "worker/host_join.h"
 
 namespace kvgrid::worker {
+
+namespace {
+
+std::string line_of(const JoinChoice& choice) {
+    const char* const way = choice.way == JoinWay::nccl   ? "join over NCCL, in the GPUs' memory"
+                            : choice.way == JoinWay::host ? "join over the hosts' memory"
+                                                          : "no join";
+    return std::string(way) + ": " + choice.why;
+}
+
+}  // namespace
 
 int kv_layer_index(const ModelSpec& spec, int layer) {
     int before = 0;
@@ -21,31 +30,41 @@ std::size_t DeviceModelShape::first_stream(int layer) const {
 }
 
 Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
+    const auto all = identities(place);
+    if (!all) return all.error();
+    JoinChoice choice = choose_join(*all);
+    std::unique_ptr<Join> join;
+    if (choice.way == JoinWay::nccl) {
+        auto agreed = agree_on_device_join(place, choice.share_process);
+        if (!agreed) return agreed.error();
+        join = *std::move(agreed);
+        if (!join) choice = {.way = JoinWay::host, .why = "NCCL has refused a rank, whose log says why"};
+    }
+    if (!join) join = std::make_unique<HostJoin>(place.collective, place.root, place.spans);
+    log_info(line_of(choice));
+    return join;
+}
+
+// Of all ranks, by rank.
+Result<std::vector<JoinIdentity>> Device::identities(const JoinPlace& place) const {
     comm::Collective& collective = place.collective;
-    const auto over_hosts = [&] {
-        return std::unique_ptr<Join>(std::make_unique<HostJoin>(collective, place.root, place.spans));
-    };
-    if (collective.size() == 1) return over_hosts();
-    const JoinIdentity mine = join_identity();
     std::vector<JoinIdentity> all(collective.size());
-    const auto told = collective.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
-                                            place.deadline);
+    if (collective.size() == 1) return all;
+    const JoinIdentity mine = join_identity();
+    const Status told = collective.all_gather(std::as_bytes(std::span(&mine, 1)),
+                                              std::as_writable_bytes(std::span(all)), place.deadline);
     if (!told) return told.error();
-    std::set<std::pair<std::uint64_t, std::uint64_t>> devices, processes;
-    for (const JoinIdentity& one : all) {
-        devices.insert({one.host, one.device});
-        processes.insert({one.host, one.process});
-    }
-    const bool are_shared = devices.size() < all.size();
-    if (!std::ranges::all_of(all, [&](const JoinIdentity& one) { return are_shared ? one.can_share : one.can_join; })) {
-        return over_hosts();
-    }
-    auto made = make_device_join(place, processes.size() < all.size());
+    return all;
+}
+
+// Null where not all ranks have one.
+Result<std::unique_ptr<Join>> Device::agree_on_device_join(const JoinPlace& place, bool share_process) {
+    auto made = make_device_join(place, share_process);
     if (!made) log_warn("no join between the devices' memories: " + made.error().to_string());
     std::int64_t all_have[] = {made ? 1 : 0};
-    if (Status agreed = collective.all_reduce(all_have, comm::ReduceOp::min, place.deadline); !agreed)
+    if (Status agreed = place.collective.all_reduce(all_have, comm::ReduceOp::min, place.deadline); !agreed)
         return agreed.error();
-    return all_have[0] == 1 ? std::move(made) : over_hosts();
+    return all_have[0] == 1 ? std::move(made) : std::unique_ptr<Join>();
 }
 
 Result<std::unique_ptr<Join>> Device::make_device_join(const JoinPlace&, bool) {

@@ -15,6 +15,7 @@
 #include "kernels/page_run.h"
 #include "worker/device_status.h"
 #include "worker/join.h"
+#include "worker/join_choice.h"
 #include "worker/span_recorder.h"
 #include "worker/stream_table.h"
 
@@ -95,20 +96,18 @@ class Device {
     // not the memory.
     virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape,
                                                             std::uint32_t page_count) = 0;
-    // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way: between the devices'
-    // memories where all of them can, else through the hosts'. Lives no longer than the device and the collective.
+    // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way and log it.
+    // Lives no longer than the device and the collective.
     Result<std::unique_ptr<Join>> make_join(const JoinPlace& place);
 
   protected:
-    // What ranks tell each other to agree on a way.
-    struct JoinIdentity {
-        std::uint64_t host = 0, device = 0, process = 0;  // which it is, among all; the process: of its host
-        std::uint32_t can_join = 0;                       // devices, each with its own rank
-        std::uint32_t can_share = 0;                      // and also where ranks have the same one
-    };
     virtual JoinIdentity join_identity() const { return {}; }
     // Only where all ranks can. `share_process`: some are threads of one process.
     virtual Result<std::unique_ptr<Join>> make_device_join(const JoinPlace& place, bool share_process);
+
+  private:
+    Result<std::vector<JoinIdentity>> identities(const JoinPlace& place) const;
+    Result<std::unique_ptr<Join>> agree_on_device_join(const JoinPlace& place, bool share_process);
 };
 
 }  // namespace kvgrid::worker

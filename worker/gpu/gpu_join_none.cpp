@@ -5,9 +5,11 @@ namespace kvgrid::worker {
 
 void GpuDevice::prepare_joins() {}
 
-Device::JoinIdentity GpuDevice::join_identity() const {
-    return {};
+JoinIdentity GpuDevice::join_identity() const {
+    return {.is_gpu = 1};
 }
+
+void GpuDevice::count_communicators(DeviceStatus&) const {}
 
 Result<std::unique_ptr<Join>> GpuDevice::make_device_join(const JoinPlace& place, bool share_process) {
     return Device::make_device_join(place, share_process);
