@@ -1,18 +1,25 @@
 #include "worker/device.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <set>
-#include <tuple>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "core/log.h"
 #include "worker/host_join.h"
 #include "worker/join_by_size.h"
 
 namespace kvgrid::worker {
+
+namespace {
+
+std::string line_of(const JoinChoice& choice, bool pushes) {
+    const char* const way = choice.way == JoinWay::nccl   ? "join over NCCL, in the GPUs' memory"
+                            : choice.way == JoinWay::host ? "join over the hosts' memory"
+                                                          : "no join";
+    return std::string(pushes ? "small outputs are pushed into the lead GPU's memory; others " : "") + way + ": " +
+           choice.why;
+}
+
+}  // namespace
 
 int kv_layer_index(const ModelSpec& spec, int layer) {
     int before = 0;
@@ -24,72 +31,48 @@ std::size_t DeviceModelShape::first_stream(int layer) const {
     return static_cast<std::size_t>(kv_layer_index(spec, layer)) * heads.kv_heads;
 }
 
-namespace {
-
-// Null where not all ranks have made theirs.
-Result<std::unique_ptr<Join>> made_by_all(const JoinPlace& place, Result<std::unique_ptr<Join>> made, const char* way) {
-    if (!made) log_warn(fmt::format("no join {}: {}", way, made.error().to_string()));
-    std::int64_t all_have[] = {made ? 1 : 0};
-    if (Status agreed = place.collective.all_reduce(all_have, comm::ReduceOp::min, place.deadline); !agreed) {
-        return agreed.error();
+Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
+    const auto all = identities(place);
+    if (!all) return all.error();
+    JoinChoice choice = choose_join(*all);
+    std::unique_ptr<Join> join, pushing;
+    if (choice.way == JoinWay::nccl) {
+        auto agreed = agree_on(place, make_gathering_join(place, choice.share_process));
+        if (!agreed) return agreed.error();
+        join = *std::move(agreed);
+        if (!join) choice.way = JoinWay::host, choice.why = "NCCL has refused a rank, whose log says why";
     }
-    if (all_have[0] == 1) return made;
-    return std::unique_ptr<Join>();
+    if (!join) join = std::make_unique<HostJoin>(place.collective, place.root, place.spans);
+    if (choice.pushes) {
+        auto agreed = agree_on(place, make_pushing_join(place, choice.share_process));
+        if (!agreed) return agreed.error();
+        pushing = *std::move(agreed);
+    }
+    log_info(line_of(choice, pushing != nullptr));
+    if (!pushing) return join;
+    return std::unique_ptr<Join>(std::make_unique<JoinBySize>(std::move(pushing), std::move(join)));
 }
 
-}  // namespace
-
-// What the ranks' devices are to each other.
-struct Device::JoinNeighbours {
-    explicit JoinNeighbours(std::span<const JoinIdentity> all) {
-        std::set<std::uint64_t> hosts;
-        std::set<std::pair<std::uint64_t, std::uint64_t>> devices, processes;
-        std::set<std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>> uses;
-        for (const JoinIdentity& one : all) {
-            hosts.insert(one.host);
-            devices.insert({one.host, one.device});
-            processes.insert({one.host, one.process});
-            uses.insert({one.host, one.device, one.process});
-        }
-        const bool share_device = devices.size()<all.size(), take_turns = uses.size()> devices.size();
-        share_process = processes.size() < all.size();
-        const auto may = [&](const JoinIdentity& one, JoinWish way) {
-            return one.way == way || one.way == JoinWish::pushed || (one.way == JoinWish::best && !take_turns);
-        };
-        can_gather = std::ranges::all_of(all, [&](const JoinIdentity& one) {
-            return may(one, JoinWish::gathered) && (share_device ? one.can_gather_shared : one.can_gather);
-        });
-        can_push = hosts.size() == 1 && std::ranges::all_of(all, [&](const JoinIdentity& one) {
-                       return may(one, JoinWish::pushed) && one.can_push;
-                   });
-    }
-
-    bool share_process;
-    bool can_gather, can_push;
-};
-
-Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
+// Of all ranks, by rank.
+Result<std::vector<JoinIdentity>> Device::identities(const JoinPlace& place) const {
     comm::Collective& collective = place.collective;
-    std::unique_ptr<Join> over_hosts = std::make_unique<HostJoin>(collective, place.root, place.spans);
-    if (collective.size() == 1) return over_hosts;
-    JoinIdentity mine = join_identity();
-    mine.way = join_wish_;
     std::vector<JoinIdentity> all(collective.size());
-    const auto told = collective.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
-                                            place.deadline);
+    if (collective.size() == 1) return all;
+    JoinIdentity mine = join_identity();
+    mine.wish = join_wish_;
+    const Status told = collective.all_gather(std::as_bytes(std::span(&mine, 1)),
+                                              std::as_writable_bytes(std::span(all)), place.deadline);
     if (!told) return told.error();
-    const JoinNeighbours neighbours(all);
-    std::unique_ptr<Join> any = std::move(over_hosts);
-    if (neighbours.can_gather) {
-        auto made = made_by_all(place, make_gathering_join(place, neighbours.share_process), "between the GPUs");
-        if (!made) return made.error();
-        if (*made) any = *std::move(made);
-    }
-    if (!neighbours.can_push) return any;
-    auto pushing = made_by_all(place, make_pushing_join(place, neighbours.share_process), "of small outputs");
-    if (!pushing) return pushing.error();
-    if (!*pushing) return any;
-    return std::unique_ptr<Join>(std::make_unique<JoinBySize>(*std::move(pushing), std::move(any)));
+    return all;
+}
+
+// Null where not all ranks have made theirs.
+Result<std::unique_ptr<Join>> Device::agree_on(const JoinPlace& place, Result<std::unique_ptr<Join>> made) {
+    if (!made) log_warn("no join between the devices' memories: " + made.error().to_string());
+    std::int64_t all_have[] = {made ? 1 : 0};
+    if (Status agreed = place.collective.all_reduce(all_have, comm::ReduceOp::min, place.deadline); !agreed)
+        return agreed.error();
+    return all_have[0] == 1 ? std::move(made) : std::unique_ptr<Join>();
 }
 
 Result<std::unique_ptr<Join>> Device::make_gathering_join(const JoinPlace&, bool) {

@@ -15,7 +15,7 @@
 #include "kernels/page_run.h"
 #include "worker/device_status.h"
 #include "worker/join.h"
-#include "worker/join_wish.h"
+#include "worker/join_choice.h"
 #include "worker/span_recorder.h"
 #include "worker/stream_table.h"
 
@@ -96,27 +96,20 @@ class Device {
     // not the memory.
     virtual Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape,
                                                             std::uint32_t page_count) = 0;
-    // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way: between the devices'
-    // memories where all of them can, else through the hosts'. Lives no longer than the device and the collective.
+    // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way and log it.
+    // Lives no longer than the device and the collective.
     Result<std::unique_ptr<Join>> make_join(const JoinPlace& place);
-    void set_join_wish(JoinWish way) { join_wish_ = way; }  // of the joins that are made from then on
+    void set_join_wish(JoinWish wish) { join_wish_ = wish; }  // for the joins that are made from then on
 
   protected:
-    // What ranks tell each other to agree on a way.
-    struct JoinIdentity {
-        std::uint64_t host = 0, device = 0, process = 0;  // which it is, among all; the process: of its host
-        bool can_gather = false;                          // between the devices' memories, each with its own rank
-        bool can_gather_shared = false;                   // and also where ranks have the same one
-        bool can_push = false;  // small outputs, into the memory of another device of the host
-        JoinWish way = JoinWish::best;
-    };
     virtual JoinIdentity join_identity() const { return {}; }
-    // Only where all ranks can. `share_process`: some are threads of one process.
+    // Only where all ranks can. `share_process`: some are threads of one process. Pushing: for outputs that it has room for.
     virtual Result<std::unique_ptr<Join>> make_gathering_join(const JoinPlace& place, bool share_process);
     virtual Result<std::unique_ptr<Join>> make_pushing_join(const JoinPlace& place, bool share_process);
 
   private:
-    struct JoinNeighbours;
+    Result<std::vector<JoinIdentity>> identities(const JoinPlace& place) const;
+    static Result<std::unique_ptr<Join>> agree_on(const JoinPlace& place, Result<std::unique_ptr<Join>> made);
 
     JoinWish join_wish_ = JoinWish::best;
 };

@@ -68,6 +68,18 @@ void add_work(const DeviceStatus& status, std::vector<prometheus::MetricFamily>&
             .add(static_cast<double>(status.kv_bytes)));
 }
 
+void add_communicators(const DeviceStatus& status, std::vector<prometheus::MetricFamily>& families) {
+    families.push_back(gauge_family("kvgrid_gpu_nccl_generation",
+                                    "Generation of the NCCL communicator that the worker joins through; 0: none.")
+                           .add(static_cast<double>(status.nccl_generation)));
+    families.push_back(gauge_family("kvgrid_gpu_nccl_communicators", "NCCL communicators that are there.")
+                           .add(status.nccl_communicators));
+    families.push_back(
+        counter_family("kvgrid_gpu_nccl_aborts_total",
+                       "NCCL communicators that were aborted, since what they had begun did not end in time.")
+            .add(static_cast<double>(status.nccl_aborts)));
+}
+
 }  // namespace
 
 void DeviceMetrics::publish(DeviceStatus status) {
@@ -84,10 +96,13 @@ std::vector<prometheus::MetricFamily> DeviceMetrics::Collect() const {
     }
     if (!status) return {};
     std::vector<prometheus::MetricFamily> families{
-        gauge_family("kvgrid_device_info", "What the worker computes on.").add(1, {{"device", status->name}})};
+        gauge_family("kvgrid_device_info", "What the worker computes on.").add(1, {{"device", status->name}}),
+        gauge_family("kvgrid_join_info", "Where the outputs of the grid's workers come together.")
+            .add(1, {{"way", name_of(status->join)}})};
     if (!status->is_gpu) return families;
     add_memory(*status, families);
     add_work(*status, families);
+    add_communicators(*status, families);
     return families;
 }
 

@@ -53,6 +53,13 @@ OperationResult Executor::apply(const Operation& operation) {
     return std::visit([this](const auto& body) { return run(body); }, operation.body);
 }
 
+DeviceStatus Executor::device_status() const {
+    DeviceStatus status = shard_.device().status();
+    if (join_) status.join = join_->way();
+    if (join_ && join_->goes(JoinWay::nccl)) status.nccl_generation = collective_.generation().value;
+    return status;
+}
+
 OperationResult Executor::broken(const Error& cause) {
     broken_ = true;
     log_error(fmt::format("operation {} failed between the ranks, generation {} is given up: {}", current_->number,

@@ -31,6 +31,9 @@ class Executor {
 
     OperationResult apply(const Operation& operation);
 
+    // Of the shard's device, and of the join that it takes part in here.
+    DeviceStatus device_status() const;
+
   private:
     OperationResult run(const AddModel& add);
     OperationResult run(const OpenSequence& open);

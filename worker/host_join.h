@@ -21,6 +21,7 @@ class HostJoin final : public Join {
     std::span<std::byte> whole() override { return {whole_.get(), whole_bytes_}; }
     std::span<float> partial() override { return partial_; }
     std::span<float> lse() override { return lse_; }
+    JoinWay way() const override { return collective_.size() == 1 ? JoinWay::alone : JoinWay::host; }
     bool is_on_device() const override { return false; }
     Result<comm::Payload> finish(Deadline deadline) override;
     std::uint64_t bytes_received() const override { return bytes_received_; }

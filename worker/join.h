@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/result.h"
 #include "core/sharding.h"
+#include "worker/join_way.h"
 
 namespace kvgrid::worker {
 
@@ -31,6 +32,8 @@ class Join {
     virtual std::span<std::byte> whole() = 0;
     virtual std::span<float> partial() = 0;
     virtual std::span<float> lse() = 0;
+    virtual JoinWay way() const = 0;
+    virtual bool goes(JoinWay way) const { return way == this->way(); }  // for outputs of some size
     // partial and lse lie in the device's memory.
     virtual bool is_on_device() const = 0;
 

@@ -20,6 +20,8 @@ class JoinBySize final : public Join {
     std::span<std::byte> whole() override { return current_->whole(); }
     std::span<float> partial() override { return current_->partial(); }
     std::span<float> lse() override { return current_->lse(); }
+    JoinWay way() const override { return JoinWay::pushed; }
+    bool goes(JoinWay way) const override { return small_->goes(way) || any_->goes(way); }
     bool is_on_device() const override { return current_->is_on_device(); }
     Result<comm::Payload> finish(Deadline deadline) override { return current_->finish(deadline); }
     std::uint64_t bytes_received() const override { return small_->bytes_received() + any_->bytes_received(); }

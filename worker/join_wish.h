@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "core/result.h"
@@ -7,7 +8,7 @@
 namespace kvgrid::worker {
 
 // How ranks are to join. They go a way only where all of them may and can.
-enum class JoinWish {
+enum class JoinWish : std::uint32_t {
     best,    // pushed and gathered; over the hosts where several processes share a GPU, which takes turns between them
     pushed,  // small outputs into the lead's memory, others as gathered ones
     gathered,    // by NCCL, between the devices' memories

@@ -210,9 +210,9 @@ void Node::formed(Generation generation, const Status& status) {
 void Node::apply(Generation generation, Operation operation) {
     if (!grid_.executor || grid_.collective->generation() != generation) return;  // of a generation that is over
     OperationResult result = grid_.executor->apply(operation);
-    if (changes_report(operation.body)) publish_report();
-    const bool tell =
-        grid_.collective->rank() == Executor::kLeadRank || (!result.status && result.status.error() == Errc::peer_lost);
+    const bool is_broken = !result.status && result.status.error() == Errc::peer_lost;
+    if (is_broken || changes_report(operation.body)) publish_report();
+    const bool tell = is_broken || grid_.collective->rank() == Executor::kLeadRank;
     if (!tell) return;
     executor_loop_.report([this, generation, number = operation.number, done = std::chrono::steady_clock::now(),
                            result = std::move(result)]() mutable {
@@ -227,12 +227,13 @@ void Node::drop_grid() {
     metrics_.occupancy().withdraw();
     collective_.hold(nullptr);
     grid_ = {};
+    metrics_.device().publish(device_->status());
     const std::lock_guard lock(report_mutex_);
     report_.clear();
 }
 
 void Node::publish_report() {
-    metrics_.device().publish(device_->status());
+    metrics_.device().publish(grid_.executor->device_status());
     metrics_.occupancy().publish(*grid_.shard);
     auto report = grid_.shard->report();
     const std::lock_guard lock(report_mutex_);

@@ -70,6 +70,31 @@ TEST_F(WorkerMetricsTest, EventsAreCountedWhereTheyBelong) {
     EXPECT_GT(got.at("process_start_time_seconds"), 1'600'000'000);
 }
 
+TEST_F(WorkerMetricsTest, TheWayOfTheJoinIsNamedOnEveryDevice) {
+    metrics_.device().publish({.name = "CPU"});
+    EXPECT_EQ(scrape().at("kvgrid_join_info{way=\"none\"}"), 1);
+
+    metrics_.device().publish({.name = "CPU", .join = JoinWay::host});
+    const Scrape got = scrape();
+    EXPECT_EQ(got.at("kvgrid_join_info{way=\"host\"}"), 1);
+    EXPECT_FALSE(got.series.contains("kvgrid_join_info{way=\"none\"}"));
+    EXPECT_FALSE(got.names.contains("kvgrid_gpu_nccl_communicators"));
+}
+
+TEST_F(WorkerMetricsTest, CommunicatorsAreThoseOfTheGpu) {
+    metrics_.device().publish({.name = "GPU",
+                               .is_gpu = true,
+                               .join = JoinWay::nccl,
+                               .nccl_generation = 5,
+                               .nccl_communicators = 1,
+                               .nccl_aborts = 2});
+    const Scrape got = scrape();
+    EXPECT_EQ(got.at("kvgrid_join_info{way=\"NCCL\"}"), 1);
+    EXPECT_EQ(got.at("kvgrid_gpu_nccl_generation"), 5);
+    EXPECT_EQ(got.at("kvgrid_gpu_nccl_communicators"), 1);
+    EXPECT_EQ(got.at("kvgrid_gpu_nccl_aborts_total"), 2);
+}
+
 TEST_F(WorkerMetricsTest, StateIsThatOfTheMoment) {
     NodeState state{
         .generation = Generation{3}, .rank = 0, .not_ready = "", .lead = LeadState{.queue_depth = 4, .open_steps = 2}};

@@ -80,6 +80,7 @@ DeviceStatus GpuDevice::status() const {
         status.attention_calls.push_back(
             {name_of(static_cast<kernels::DecodePath>(path)), counters_.attention_calls[path]});
     }
+    count_communicators(status);
     return status;
 }
 

@@ -8,6 +8,10 @@
 #include "worker/gpu/counters.h"
 #include "worker/gpu/stream.h"
 
+namespace kvgrid::comm {
+class NcclWorld;
+}
+
 namespace kvgrid::worker {
 
 // One GPU, or a share of it.
@@ -30,12 +34,12 @@ class GpuDevice final : public Device {
     struct Memory {
         std::size_t free, total;  // as the driver counts them
     };
-    static void prepare_joins();  // before NCCL's first call
-    static bool can_gather();     // that NCCL is built in
-    static bool can_gather_shared();
+    static void prepare_joins();          // before NCCL's first call
+    static std::uint32_t nccl_version();  // 0: it is not built in
     GpuDevice(int index, std::string name, int multiprocessor_count, int sharers);
     Memory memory() const;
     Memory recent_memory() const;
+    void count_communicators(DeviceStatus& status) const;
 
     const int index_;
     const std::string name_;
@@ -49,6 +53,7 @@ class GpuDevice final : public Device {
     mutable std::uint64_t recent_taken_ = 0;
     mutable std::chrono::steady_clock::time_point recent_time_{};
     GpuCounters counters_;
+    std::shared_ptr<comm::NcclWorld> nccl_;  // from the first join on, so that it counts what all generations form
 };
 
 }  // namespace kvgrid::worker

@@ -16,18 +16,22 @@ void GpuDevice::prepare_joins() {
     comm::prepare_nccl_environment();
 }
 
-bool GpuDevice::can_gather() {
-    return true;
+std::uint32_t GpuDevice::nccl_version() {
+    return static_cast<std::uint32_t>(comm::nccl_version());
 }
 
-bool GpuDevice::can_gather_shared() {
-    return comm::nccl_shares_gpus();
+void GpuDevice::count_communicators(DeviceStatus& status) const {
+    if (!nccl_) return;
+    status.nccl_communicators = nccl_->communicator_count();
+    status.nccl_aborts = nccl_->abort_count();
 }
 
 Result<std::unique_ptr<Join>> GpuDevice::make_gathering_join(const JoinPlace& place, bool share_process) {
     kernels::check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
-    comm::NcclWorld nccl({.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0, .share_process = share_process});
-    auto gather = nccl.form_gather(place.collective, place.deadline);
+    if (!nccl_) nccl_ = std::make_shared<comm::NcclWorld>();
+    const comm::NcclWorld::Options options{.blocks_max = sharers_ > 1 ? kBlocksOfSharers : 0,
+                                           .share_process = share_process};
+    auto gather = nccl_->form_gather(place.collective, options, place.deadline);
     if (!gather) return gather.error();
     return std::unique_ptr<Join>(std::make_unique<GpuJoin>(place, *std::move(gather), stream_, counters_.memory));
 }

@@ -5,13 +5,11 @@ namespace kvgrid::worker {
 
 void GpuDevice::prepare_joins() {}
 
-bool GpuDevice::can_gather() {
-    return false;
+std::uint32_t GpuDevice::nccl_version() {
+    return 0;
 }
 
-bool GpuDevice::can_gather_shared() {
-    return false;
-}
+void GpuDevice::count_communicators(DeviceStatus&) const {}
 
 Result<std::unique_ptr<Join>> GpuDevice::make_gathering_join(const JoinPlace& place, bool share_process) {
     return Device::make_gathering_join(place, share_process);

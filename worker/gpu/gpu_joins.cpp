@@ -10,22 +10,20 @@
 
 namespace kvgrid::worker {
 
-Device::JoinIdentity GpuDevice::join_identity() const {
+JoinIdentity GpuDevice::join_identity() const {
     cudaDeviceProp properties{};
     kernels::check_cuda(cudaGetDeviceProperties(&properties, index_), "cudaGetDeviceProperties");
     JoinIdentity identity{.host = static_cast<std::uint64_t>(gethostid()),
                           .device = 0,
                           .process = static_cast<std::uint64_t>(getpid()),
-                          .can_gather = can_gather(),
-                          .can_gather_shared = can_gather_shared(),
-                          .can_push = true};
+                          .is_gpu = 1,
+                          .nccl_version = nccl_version()};
     static_assert(sizeof identity.device <= sizeof properties.uuid.bytes);
     std::memcpy(&identity.device, properties.uuid.bytes, sizeof identity.device);
     return identity;
 }
 
 Result<std::unique_ptr<Join>> GpuDevice::make_pushing_join(const JoinPlace& place, bool share_process) {
-    if (place.collective.size() > kernels::PeerMailbox::kRanksMax) return {Errc::unsupported, "too many ranks"};
     kernels::check_cuda(cudaSetDevice(index_), "cudaSetDevice");  // of whichever thread applies operations
     auto mailboxes = PeerMailboxes::form(place, counters_.memory);
     if (!mailboxes) return mailboxes.error();

@@ -21,6 +21,7 @@ class PeerJoin final : public Join {
     std::span<std::byte> whole() override { return {}; }
     std::span<float> partial() override { return partial_; }
     std::span<float> lse() override { return lse_; }
+    JoinWay way() const override { return JoinWay::pushed; }
     bool is_on_device() const override { return true; }
     Result<comm::Payload> finish(Deadline deadline) override;
     std::uint64_t bytes_received() const override { return bytes_received_; }

@@ -24,6 +24,10 @@ struct ClusterFacts {
     std::vector<Worker> workers;
 };
 
+struct GpuPair {
+    int first, second;
+};
+
 struct GpuFacts {
     bool device_nodes = false;          // /dev/nvidia0
     std::optional<std::string> driver;  // of the kernel module; nothing: it is not loaded
@@ -31,7 +35,9 @@ struct GpuFacts {
     std::optional<int> device_count;    // as CUDA counts them; nothing: it refuses
     std::string cuda_error;             // why
     std::optional<int> worker_gpus;     // that kvgrid-worker can use; asked only where CUDA counts some
-    std::optional<std::string> nccl;    // its version; nothing: it cannot be loaded
+    std::optional<int> nccl;            // its version, 22809 is 2.28.9; nothing: it cannot be loaded
+    // Of CUDA's, those of which one does not reach the other's memory by itself; nothing: CUDA does not say.
+    std::optional<std::vector<GpuPair>> pairs_apart;
 };
 
 struct MpiFacts {
@@ -55,10 +61,12 @@ struct HostFacts {
     std::uint64_t open_files = 0, open_files_most = 0;  // in force, and as far as the user may raise it
     std::optional<std::uint64_t> shared_memory_bytes;   // size of /dev/shm; nothing: there is none
     std::uint64_t shared_memory_free_bytes = 0;
+    bool shared_memory_writable = true;
     bool temporary_writable = true;  // /tmp
     std::uint64_t temporary_free_bytes = 0;
     std::optional<std::uint64_t> available_memory_bytes;
-    std::uint64_t wanted_memory_bytes = 0;  // by the workers of a local cluster as configured
+    int wanted_workers = 0;                 // of a local cluster as configured
+    std::uint64_t wanted_memory_bytes = 0;  // by them
     int cores = 0;
     std::string vector_instructions;         // "AVX-512", "AVX2", "NEON", or empty: none that the kernels use
     std::optional<bool> clock_synchronised;  // nothing: the kernel does not say

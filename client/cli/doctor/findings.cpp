@@ -6,17 +6,23 @@
 #include <algorithm>
 #include <set>
 
+#include "comm/collective/nccl/nccl_version.h"
 #include "core/units.h"
 
 namespace kvgrid::cli {
 
 namespace {
 
+using comm::kNcclBuiltFor;
+using comm::kNcclSharesGpus;
+using comm::nccl_version_text;
+
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr std::uint64_t kLockedMemoryWanted = 64 * kMiB;  // what RDMA and pinned buffers begin with
 constexpr std::uint64_t kOpenFilesWanted = 4'096;         // 64 clients, their workers, and room
 constexpr std::uint64_t kOpenFilesLeast = 256;
-constexpr std::uint64_t kSharedMemoryWanted = 64 * kMiB;  // containers often have just that, and NCCL and MPI want more
+constexpr std::uint64_t kSharedMemoryWanted = 64 * kMiB;         // containers often have just that, and MPI wants more
+constexpr std::uint64_t kSharedMemoryWantedByGpus = 512 * kMiB;  // NCCL's guide gives containers 1 GiB
 constexpr std::uint64_t kDiskWanted = 256 * kMiB;
 constexpr std::int64_t kYear2024 = 1'704'067'200;
 
@@ -91,7 +97,10 @@ Finding shared_memory(const Facts& facts) {
         return warn("there is no /dev/shm", "mount one: mount -t tmpfs tmpfs /dev/shm (docker: --shm-size=1g)");
     const std::string what = fmt::format("{} of {} are free", format_bytes(host.shared_memory_free_bytes),
                                          format_bytes(*host.shared_memory_bytes));
-    if (host.shared_memory_free_bytes > kSharedMemoryWanted) return ok(what);
+    if (!host.shared_memory_writable)
+        return warn("/dev/shm cannot be written to", "chmod 1777 /dev/shm: ranks of one host meet there");
+    const bool gpus_join = facts.gpu.device_count.value_or(0) > 1;
+    if (host.shared_memory_free_bytes > (gpus_join ? kSharedMemoryWantedByGpus : kSharedMemoryWanted)) return ok(what);
     return warn(what, "make it larger: mount -o remount,size=1g /dev/shm (docker: --shm-size=1g); MPI and NCCL use it");
 }
 
@@ -167,10 +176,43 @@ Finding gpu(const Facts& facts) {
     return ok(fmt::format("{} GPUs, driver {}", *gpu.device_count, *gpu.driver));
 }
 
+Finding gpu_peers(const Facts& facts) {
+    const int gpus = facts.gpu.device_count.value_or(0);
+    if (gpus < 2) return ok("no two GPUs");
+    if (!facts.gpu.pairs_apart)
+        return note("CUDA does not say which GPUs reach each other's memory", "nvidia-smi topo -p2p r");
+    const std::vector<GpuPair>& apart = *facts.gpu.pairs_apart;
+    if (apart.empty()) return ok(fmt::format("each of {} GPUs reaches the others' memory", gpus));
+    return note(fmt::format("GPUs {} and {}{} do not reach each other's memory: what their workers join makes a detour "
+                            "through the host's",
+                            apart[0].first, apart[0].second,
+                            apart.size() > 1 ? fmt::format(", and {} more pairs,", apart.size() - 1) : ""),
+                "nvidia-smi topo -p2p r says why: often a virtual machine or an IOMMU; CUDA_VISIBLE_DEVICES chooses "
+                "GPUs that do");
+}
+
+// Of a local cluster as configured.
+Finding nccl_on_shared_gpus(const Facts& facts, const std::string& found) {
+    const std::string rule =
+        fmt::format("several workers on one GPU join over NCCL from {} on, and else over the host's memory",
+                    nccl_version_text(kNcclSharesGpus));
+    const int gpus = facts.gpu.worker_gpus.value_or(0);
+    if (gpus == 0 || facts.host.wanted_workers <= gpus) return ok(fmt::format("{}; {}", found, rule));
+    return note(fmt::format("{}, and a local cluster as configured has {} workers on {} GPUs; {}", found,
+                            facts.host.wanted_workers, gpus, rule),
+                fmt::format("--workers {}, or a newer libnccl2", gpus));
+}
+
 Finding nccl(const Facts& facts) {
-    if (facts.gpu.nccl) return ok("NCCL " + *facts.gpu.nccl);
     if (facts.gpu.device_count.value_or(0) == 0) return ok("not needed without a GPU");
-    return warn("libnccl.so.2 cannot be loaded", "install libnccl2: GPUs join through it");
+    if (!facts.gpu.nccl) return warn("libnccl.so.2 cannot be loaded", "install libnccl2: GPUs join through it");
+    const std::string found = "NCCL " + nccl_version_text(*facts.gpu.nccl);
+    if (*facts.gpu.nccl < kNcclBuiltFor) {
+        const std::string least = nccl_version_text(kNcclBuiltFor);
+        return warn(fmt::format("{}, and kvgrid is built for {} or later", found, least),
+                    fmt::format("install libnccl2 {} or later: GPUs join through it", least));
+    }
+    return *facts.gpu.nccl < kNcclSharesGpus ? nccl_on_shared_gpus(facts, found) : ok(found);
 }
 
 Finding cluster(const Facts& facts) {
@@ -221,6 +263,7 @@ constexpr Check kChecks[] = {
     {"CPU", cpu},
     {"clock", clock},
     {"GPU", gpu},
+    {"GPU peers", gpu_peers},
     {"NCCL", nccl},
     {"cluster", cluster},
     {"versions", version_skew},

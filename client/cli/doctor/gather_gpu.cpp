@@ -44,6 +44,28 @@ std::optional<std::string> driver_version() {
     return "of unknown version";
 }
 
+// Whether either does not reach the other's memory; nothing: CUDA does not say.
+std::optional<bool> are_apart(const Library& cuda, const GpuPair& pair) {
+    const auto get = cuda.find<int(int*, int)>("cuDeviceGet");
+    const auto can_access = cuda.find<int(int*, int, int)>("cuDeviceCanAccessPeer");
+    int first = 0, second = 0, there = 0, back = 0;
+    if (!get || !can_access || get(&first, pair.first) != 0 || get(&second, pair.second) != 0) return std::nullopt;
+    if (can_access(&there, first, second) != 0 || can_access(&back, second, first) != 0) return std::nullopt;
+    return !there || !back;
+}
+
+std::optional<std::vector<GpuPair>> pairs_apart(const Library& cuda, int devices) {
+    std::vector<GpuPair> apart;
+    for (int first = 0; first < devices; ++first) {
+        for (int second = first + 1; second < devices; ++second) {
+            const auto are = are_apart(cuda, {first, second});
+            if (!are) return std::nullopt;
+            if (*are) apart.push_back({first, second});
+        }
+    }
+    return apart;
+}
+
 void ask_cuda(const Library& cuda, GpuFacts& facts) {
     const auto init = cuda.find<int(unsigned)>("cuInit");
     const auto count = cuda.find<int(int*)>("cuDeviceGetCount");
@@ -51,16 +73,17 @@ void ask_cuda(const Library& cuda, GpuFacts& facts) {
     const int error = !init || !count ? -1 : init(0);
     if (error == 0 && count(&devices) == 0) {
         facts.device_count = devices;
+        facts.pairs_apart = pairs_apart(cuda, devices);
     } else {
         facts.cuda_error = fmt::format("cuInit gave error {}", error);
     }
 }
 
-// 22005 -> "2.20.5"; before 2.9 the digits were fewer.
-std::string nccl_version(int number) {
-    const int major = number >= 10'000 ? number / 10'000 : number / 1'000;
-    const int minor = number >= 10'000 ? number / 100 % 100 : number / 100 % 10;
-    return fmt::format("{}.{}.{}", major, minor, number % 100);
+std::optional<int> nccl_version() {
+    const Library nccl("libnccl.so.2");
+    const auto get_version = nccl.loaded() ? nccl.find<int(int*)>("ncclGetVersion") : nullptr;
+    int version = 0;
+    return get_version && get_version(&version) == 0 ? std::optional(version) : std::nullopt;
 }
 
 }  // namespace
@@ -75,11 +98,7 @@ GpuFacts gather_gpu() {
     if (facts.device_count.value_or(0) > 0) {
         if (const auto gpus = worker_gpus()) facts.worker_gpus = static_cast<int>(gpus->size());
     }
-    const Library nccl("libnccl.so.2");
-    if (const auto get_version = nccl.loaded() ? nccl.find<int(int*)>("ncclGetVersion") : nullptr) {
-        int number = 0;
-        if (get_version(&number) == 0) facts.nccl = nccl_version(number);
-    }
+    facts.nccl = nccl_version();
     return facts;
 }
 

@@ -89,6 +89,7 @@ void gather_space(HostFacts& facts, const LocalPlan& plan) {
     if (!error) {
         facts.shared_memory_bytes = shared.capacity;
         facts.shared_memory_free_bytes = shared.available;
+        facts.shared_memory_writable = access("/dev/shm", W_OK) == 0;
     }
     facts.temporary_writable = access("/tmp", W_OK) == 0;
     facts.temporary_free_bytes = free_bytes("/tmp");
@@ -143,6 +144,7 @@ HostFacts gather_host(const LocalPlan& plan) {
     facts.listen = plan.listen;
     if (!facts.local_cluster_runs) facts.listen_error = listen_error(plan.listen);
     facts.available_memory_bytes = available_memory_bytes();
+    facts.wanted_workers = plan.workers;
     facts.wanted_memory_bytes = static_cast<std::uint64_t>(plan.workers) * plan.memory_bytes_per_worker;
     facts.cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
     facts.vector_instructions = vector_instructions();

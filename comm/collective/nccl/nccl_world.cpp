@@ -6,30 +6,27 @@
 
 #include "comm/collective/nccl/nccl_collective.h"
 #include "comm/collective/nccl/nccl_gather.h"
+#include "comm/collective/nccl/nccl_version.h"
 
 namespace kvgrid::comm {
 
 namespace {
 
-constexpr int kSharedGpuVersion = 23000;
-
 std::span<std::byte> bytes_of(ncclUniqueId& id) {
     return std::as_writable_bytes(std::span(&id, 1));
 }
 
-}  // namespace
+Meeting meeting_over(Collective& control, const NcclWorld::Options& options) {
+    return Meeting(options.share_process ? &control : nullptr);
+}
 
-NcclWorld::NcclWorld(const Options& options) : options_(options) {}
+}  // namespace
 
 struct NcclWorld::Formed {
     std::unique_ptr<NcclCommunicator> communicator;
 };
 
-Meeting NcclWorld::meeting_over(Collective& control) const {
-    return Meeting(options_.share_process ? &control : nullptr);
-}
-
-Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, Deadline deadline) {
+Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, const Options& options, Deadline deadline) {
     NcclCommunicator::Membership membership{{}, control.rank(), control.size(), control.generation()};
     ncclResult_t made = ncclSuccess;
     if (control.rank() == 0) made = ncclGetUniqueId(&membership.id);
@@ -41,26 +38,27 @@ Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, Dead
                 std::string("ncclGetUniqueId of rank 0: ") + ncclGetErrorString(static_cast<ncclResult_t>(refused[0]))};
     }
     if (Status told = control.broadcast(bytes_of(membership.id), 0, deadline); !told) return told.error();
-    auto communicator = NcclCommunicator::form(membership, options_.blocks_max, {alive_, aborts_}, deadline);
+    auto communicator = NcclCommunicator::form(membership, options.blocks_max, {alive_, aborts_}, deadline);
     if (!communicator) return communicator.error();
     return Formed{*std::move(communicator)};
 }
 
-Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, Deadline deadline) {
-    auto formed = form_communicator(control, deadline);
+Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, const Options& options, Deadline deadline) {
+    auto formed = form_communicator(control, options, deadline);
     if (!formed) return formed.error();
-    const Meeting meeting = meeting_over(control);
+    const Meeting meeting = meeting_over(control, options);
     auto made = std::make_unique<NcclCollective>(std::move(formed->communicator), meeting, control.rank(),
                                                  control.size(), control.generation());
     if (Status met = meeting.meet(deadline); !met) return met.error();
     return std::unique_ptr<Collective>(std::move(made));
 }
 
-Result<std::unique_ptr<DeviceGather>> NcclWorld::form_gather(Collective& control, Deadline deadline) {
-    auto formed = form_communicator(control, deadline);
+Result<std::unique_ptr<DeviceGather>> NcclWorld::form_gather(Collective& control, const Options& options,
+                                                             Deadline deadline) {
+    auto formed = form_communicator(control, options, deadline);
     if (!formed) return formed.error();
     return std::unique_ptr<DeviceGather>(
-        std::make_unique<NcclGather>(std::move(formed->communicator), meeting_over(control), control));
+        std::make_unique<NcclGather>(std::move(formed->communicator), meeting_over(control, options), control));
 }
 
 void prepare_nccl_environment() {
@@ -75,7 +73,7 @@ int nccl_version() {
 }
 
 bool nccl_shares_gpus() {
-    return nccl_version() >= kSharedGpuVersion;
+    return nccl_version() >= kNcclSharesGpus;
 }
 
 }  // namespace kvgrid::comm

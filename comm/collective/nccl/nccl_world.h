@@ -33,7 +33,7 @@ class DeviceGather {
 // Collectives over NCCL for ranks that each have a GPU, formed with the help of collectives that they have already: what a process has of NCCL.
 //
 //   Settings   before the first call of NCCL in a process: prepare_nccl_environment()
-//   Threads    form() from any; each collective on one thread of its own, whose current GPU is the rank's. The world outlives them.
+//   Threads    all calls from any; each collective on one thread of its own, whose current GPU is the rank's
 //   One GPU    for several ranks needs NCCL 2.30 (nccl_shares_gpus()); as threads of one process, else the GPU takes turns between them.
 //   Source     NCCL's user guide, "Fault Tolerance": communicators that do not block, polled, and aborted where they are stuck.
 class NcclWorld {
@@ -44,24 +44,20 @@ class NcclWorld {
         // other ranks among them: so ranks meet over `control` before and after they queue any.
         bool share_process = false;
     };
-    NcclWorld() : NcclWorld(Options{}) {}
-    explicit NcclWorld(const Options& options);
 
     // The ranks of `control`, under its generation; called by all of them. NCCL's id travels over `control`, which outlives what is formed. A
     // rank that does not come costs the others the deadline, and what was begun is given up. `unavailable` where NCCL refuses, with its reason.
-    Result<std::unique_ptr<Collective>> form(Collective& control, Deadline deadline);
-    Result<std::unique_ptr<DeviceGather>> form_gather(Collective& control, Deadline deadline);
+    Result<std::unique_ptr<Collective>> form(Collective& control, const Options& options, Deadline deadline);
+    Result<std::unique_ptr<DeviceGather>> form_gather(Collective& control, const Options& options, Deadline deadline);
 
-    // Of communicators that are there, and of those that had to be aborted.
+    // Of communicators that are there, and of all that had to be aborted.
     int communicator_count() const { return *alive_; }
     std::uint64_t abort_count() const { return *aborts_; }
 
   private:
     struct Formed;
-    Result<Formed> form_communicator(Collective& control, Deadline deadline);
-    Meeting meeting_over(Collective& control) const;
+    Result<Formed> form_communicator(Collective& control, const Options& options, Deadline deadline);
 
-    const Options options_;
     const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
     const std::shared_ptr<std::atomic<std::uint64_t>> aborts_ = std::make_shared<std::atomic<std::uint64_t>>(0);
 };
@@ -69,7 +65,7 @@ class NcclWorld {
 // NVLink multicast off, and several ranks on one GPU allowed, unless the environment says otherwise. Before other threads are there.
 void prepare_nccl_environment();
 
-int nccl_version();  // 23003 is 2.30.3
+int nccl_version();  // 22809 is 2.28.9; 0: NCCL does not say
 bool nccl_shares_gpus();
 
 }  // namespace kvgrid::comm

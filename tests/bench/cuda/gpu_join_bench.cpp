@@ -198,8 +198,8 @@ void print(bool is_lead, const char* form, std::initializer_list<double> times) 
 
 #if KVGRID_HAS_NCCL
 void run_nccl(comm::Collective& control, Rank& rank, bool shares_gpu) {
-    comm::NcclWorld nccl({.blocks_max = shares_gpu ? 2 : 0, .share_process = false});
-    auto gather = nccl.form_gather(control, soon());
+    comm::NcclWorld nccl;
+    auto gather = nccl.form_gather(control, {.blocks_max = shares_gpu ? 2 : 0, .share_process = false}, soon());
     if (!gather) {
         print(rank.is_lead(), "NCCL's gather, merged", {-1, -1, -1});
         return;

@@ -55,7 +55,8 @@ class NcclCollectives : public testing::TestWithParam<int> {
                 EXPECT_EQ(cudaSetDevice(rank % gpu_count()), cudaSuccess);
                 auto control = threads_.form(rank, everyone, generation);
                 ASSERT_TRUE(control.ok());
-                work(rank, nccl_.form(**control, forming));  // before `control` ends
+                work(rank, nccl_.form(**control, {.blocks_max = 2, .share_process = true},
+                                      forming));  // before `control` ends
             });
         }
     }
@@ -67,7 +68,7 @@ class NcclCollectives : public testing::TestWithParam<int> {
     }
 
     ThreadWorld threads_{GetParam()};
-    NcclWorld nccl_{{.blocks_max = 2, .share_process = true}};
+    NcclWorld nccl_;
     std::uint64_t generation_ = 0;
 };
 
