@@ -28,15 +28,25 @@ class CpuModel final : public DeviceModel {
         }
     }
 
-    void run(const DeviceLayer& layer) override {
+    Status run(const DeviceLayer& layer) override {
         if (!layer.k.empty()) append(layer);
-        if (layer.q.empty()) return;
-        if (layer.whole.empty()) return attend(layer, layer.partial, layer.lse);
+        if (layer.q.empty()) return {};
+        if (layer.whole.empty()) {
+            attend(layer, layer.partial, layer.lse);
+            return {};
+        }
         partial_.resize(layer.q.size() / byte_size(shape_.spec.dtype));
         lse_.resize(partial_.size() / shape_.heads.head_dim);
         attend(layer, partial_, lse_);
         round(layer);
+        return {};
     }
+
+    Result<std::uint64_t> prepare(const DeviceBatch&) override { return std::uint64_t{0}; }
+    Status replay(std::span<const StepId>, std::span<const int>, std::uint64_t) override {
+        return {Errc::unsupported, "a CPU has no graphs: call the layers"};
+    }
+    void end(StepId) override {}
 
     void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) override {
         const std::size_t bytes = out.size() / 2;

@@ -41,27 +41,42 @@ struct BatchPart {
     int tokens;
 };
 
-// One layer of one or more open steps, of the same kind: append where the layer owns KV, attend where there is a q.
-struct DeviceLayer {
-    std::span<const StepId> steps;     // they name the batch: parts and token_count follow from them
+// In whose memory tensors lie. A CPU device's memory is the host's, and both are the same to it.
+enum class TensorMemory { host, device };
+
+// Open steps of one kind whose layers are called together.
+struct DeviceBatch {
+    std::span<const StepId> steps;     // they name the batch: all else follows from them
     std::span<const BatchPart> parts;  // rows are in this order
     int token_count;                   // of all parts
+    bool attends;                      // their layer calls bring q, not k and v alone
+};
+
+// One layer of a batch: append where the layer owns KV, attend where there is a q.
+struct DeviceLayer {
+    std::span<const StepId> steps;  // as in the batch
+    std::span<const BatchPart> parts;
+    int token_count;
     int layer;
     std::span<const std::byte> q;  // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [token_count, KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
-    std::span<std::byte> whole;        // out [token_count, query heads, head_dim] in the model's dtype; or empty
-    std::span<float> partial;          // out [token_count, query heads, head_dim], where `whole` is not wanted
-    std::span<float> lse;              // out [token_count, query heads], with `partial`
-    bool is_output_on_device = false;  // of `partial` and `lse`, as a join that this device made wants them
+    std::span<std::byte> whole;  // out [token_count, query heads, head_dim] in the model's dtype; or empty
+    std::span<float> partial;    // out [token_count, query heads, head_dim], where `whole` is not wanted
+    std::span<float> lse;        // out [token_count, query heads], with `partial`
+    TensorMemory inputs_in = TensorMemory::host;   // q, k and v
+    TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
     SpanRecorder* spans = nullptr;
     std::uint64_t operation = 0;  // for them
+
+    bool leaves_nothing_to_host() const { return (q.empty() ? inputs_in : outputs_in) == TensorMemory::device; }
 };
 
 // Pages of one model in a device's memory, and what is computed over them. Page indices are a PagePool's, below the capacity that the
 // model was made with.
 //
-//   Threads  one at a time. All calls return when their outcome is there.
+//   Threads  one at a time. All calls return when their outcome is there, but for a layer that leaves nothing to the host: it may be queued
+//            only, in the order of the calls.
 class DeviceModel {
   public:
     virtual ~DeviceModel() = default;
@@ -70,8 +85,15 @@ class DeviceModel {
     // layer calls.
     virtual Status begin(std::span<const BatchPart> parts) = 0;
     virtual void copy_pages(std::span<const kernels::PagePair> pairs) = 0;
-    // Sizes are right already.
-    virtual void run(const DeviceLayer& layer) = 0;
+    // Sizes are right already. Whatever is refused has done nothing.
+    virtual Status run(const DeviceLayer& layer) = 0;
+    // As Shard's, which finds the batch and the layers that are left.
+    virtual Result<std::uint64_t> prepare(const DeviceBatch& batch) = 0;
+    virtual Status replay(std::span<const StepId> steps, std::span<const int> layers, std::uint64_t graph_epoch) = 0;
+    // wrong_state while the program captures the stream on which the device queues: then only layers may be called.
+    virtual Status check_not_captured() const { return {}; }
+    // The step was committed or aborted.
+    virtual void end(StepId step) = 0;
     // k then v, [row_count, KV heads, head_dim] each.
     virtual void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) = 0;
     // The sequence is closed.

@@ -146,7 +146,6 @@ OperationResult Executor::run(const RunLayer& layer) {
                     .whole = {},
                     .partial = {},
                     .lse = {},
-                    .is_output_on_device = false,
                     .spans = &observer_.spans,
                     .operation = current_->number};
     StepSize size;
@@ -170,7 +169,7 @@ OperationResult Executor::run(const RunLayer& layer) {
             call.whole = join_->whole();
             call.partial = join_->partial();
             call.lse = join_->lse();
-            call.is_output_on_device = join_->is_on_device();
+            call.outputs_in = join_->is_on_device() ? TensorMemory::device : TensorMemory::host;
         }
     }
     const TimePoint start = std::chrono::steady_clock::now();

@@ -142,6 +142,7 @@ Status Shard::set_window(SequenceId id, const Window& window) {
 Status Shard::check_readable(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count) {
     const auto model = model_of_open(id);
     if (!model) return model.error();
+    if (Status free = (*model)->device->check_not_captured(); !free) return free;
     const ModelSpec& spec = (*model)->spec;
     if (layer < 0 || layer >= spec.layer_count() || !spec.owns_kv(layer)) {
         return {Errc::invalid_argument, fmt::format("layer is {}: must be one of the model's {} layers that owns KV",

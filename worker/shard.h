@@ -47,9 +47,12 @@ struct ShardLayer {
     std::span<std::byte> whole;
     std::span<float> partial;
     std::span<float> lse;
-    bool is_output_on_device = false;
-    SpanRecorder* spans = nullptr;  // may be left out
-    std::uint64_t operation = 0;    // for them
+    // On a GPU, tensors in the device's memory are read and written where they are, from 16-byte borders on (lse: 4); spans then hold device
+    // pointers. A CPU's memory is the host's.
+    TensorMemory inputs_in = TensorMemory::host;   // q, k and v
+    TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
+    SpanRecorder* spans = nullptr;                 // may be left out
+    std::uint64_t operation = 0;                   // for them
 };
 
 struct ModelReport {
@@ -82,6 +85,13 @@ struct StepSize {
 //   Refusals   given the same calls in the same order, all shards of a grid refuse alike, except for no_room (add_model, begin), on
 //              which the ranks have to agree: whoever got through takes the call back (remove_model, abort).
 //   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing.
+//   Waiting    a layer call with outputs in the device's memory (of a write step: with inputs there) is queued on the device's stream and
+//              returns; every other call returns when its outcome is there. Tensors of a queued call stay as they are until the stream
+//              has passed it. begin waits for all that is queued.
+//   Graphs     begin -> prepare -> the program captures its stream with the layer calls in it -> launches the graph -> commit; in a later
+//              step, as long as prepare gives the same number, begin -> prepare -> replay -> launches the graph -> commit. The graph is
+//              launched on the device's stream, once, with no call of the shard between its capture, or replay, and that. Where a capture
+//              fails, the step has computed nothing: abort it. docs/embedded.md shows it all.
 class Shard {
   public:
     // `memory_bytes`: budget for the page pools of all models, of the device's memory.
@@ -102,6 +112,20 @@ class Shard {
     Status begin(const BeginStep& request);
     int tokens_that_fit(const BeginStep& request) const;  // per part, for the message of a no_room
     Status layer(const ShardLayer& call);
+
+    // Does now whatever the layer calls of these steps, together, would do besides queueing kernels: plans, page lists, memory. Needed only before
+    // layer calls are captured. Returns the graph epoch: layer calls that were captured at the same number, with the same tensors, would be
+    // queued just so again; 0 on a CPU. Numbers come back as batches do, so that a program may keep a graph for each.
+    //
+    //   Errors  not_found, invalid_argument: as layer. no_room: the GPU has no memory for it. wrong_state: the stream is being captured.
+    //   Cost    waits for the stream; then a copy and the schedules' launches for each class of layers are queued. The first time that a kernel is
+    //           needed, one call of it.
+    Result<std::uint64_t> prepare(std::span<const StepId> steps);
+
+    // Says that the program's graph now does the layers of these steps that are left: to be called right before it is launched. wrong_state if
+    // it was captured at another number than prepare has given for these steps, and nothing has changed then. unsupported on a CPU.
+    Status replay(std::span<const StepId> steps, std::uint64_t graph_epoch);
+
     Status commit(StepId step);
     Status abort(StepId step);
 
@@ -133,7 +157,9 @@ class Shard {
 
     Result<ShardModel*> model_of_open(SequenceId id);
     Status check_begin(const BeginStep& request) const;
+    Status check_batch(std::span<const StepId> steps) const;
     Status check_layer(const ShardLayer& call) const;
+    DeviceBatch batch_of(std::span<const StepId> steps);  // its parts are in parts_
 
     const int rank_;
     const std::uint64_t memory_bytes_;
@@ -146,6 +172,7 @@ class Shard {
     // Scratch of a layer call, kept so that decoding does not allocate.
     std::vector<kernels::PageRun> runs_;
     std::vector<BatchPart> parts_;
+    std::vector<int> layers_;
 };
 
 }  // namespace kvgrid::worker

@@ -18,6 +18,7 @@ constexpr int kStepTokensMax = 65'536;
 Status Shard::check_begin(const BeginStep& request) const {
     const ShardModel* model = find_model(request.model);
     if (!model) return {Errc::not_found, fmt::format("model {} is not registered", request.model.value)};
+    if (Status free = model->device->check_not_captured(); !free) return free;
     if (steps_.contains(request.step))
         return {Errc::already_exists, fmt::format("step {} is open already", request.step.value)};
     if (request.parts.empty()) return {Errc::invalid_argument, "the step names no sequence: it must name at least one"};
@@ -96,26 +97,47 @@ bool Shard::attends(StepId step) const {
     return found != steps_.end() && found->second.kind == StepKind::attend;
 }
 
-Status Shard::check_layer(const ShardLayer& call) const {
-    if (call.steps.empty()) return {Errc::invalid_argument, "the layer call names no step"};
-    std::size_t tokens = 0;
+// Whether these steps' layers can be called together.
+Status Shard::check_batch(std::span<const StepId> steps) const {
+    if (steps.empty()) return {Errc::invalid_argument, "the layer call names no step"};
     const Step* first = nullptr;
-    for (StepId id : call.steps) {
+    for (StepId id : steps) {
         const auto found = steps_.find(id);
         if (found == steps_.end()) return no_such_step(id);
         const Step& step = found->second;
         if (!first) first = &step;
-        if (step.model != first->model || step.kind != first->kind) {
-            return {Errc::invalid_argument,
-                    fmt::format("steps {} and {} are of different models or kinds", call.steps[0].value, id.value)};
-        }
-        const ModelSpec& spec = find_model(step.model)->spec;
-        if (Status next = check_layer_order(spec, id, call.layer, step.next_layer); !next) return next;
+        if (step.model == first->model && step.kind == first->kind) continue;
+        return {Errc::invalid_argument,
+                fmt::format("steps {} and {} are of different models or kinds", steps[0].value, id.value)};
+    }
+    return {};
+}
+
+DeviceBatch Shard::batch_of(std::span<const StepId> steps) {
+    const Step& first = steps_.at(steps[0]);
+    StreamTable& streams = *models_.at(first.model).streams;
+    parts_.clear();
+    int tokens = 0;
+    for (StepId id : steps) {
+        const Step& step = steps_.at(id);
+        for (const auto& part : step.parts) parts_.push_back({streams.find(part.sequence), part.tokens});
         tokens += step.size.tokens;
     }
-    const ShardModel& model = *find_model(first->model);
+    return {steps, parts_, tokens, first.kind == StepKind::attend};
+}
+
+Status Shard::check_layer(const ShardLayer& call) const {
+    if (Status valid = check_batch(call.steps); !valid) return valid;
+    const Step& first = steps_.at(call.steps[0]);
+    const ShardModel& model = *find_model(first.model);
+    std::size_t tokens = 0;
+    for (StepId id : call.steps) {
+        const Step& step = steps_.at(id);
+        if (Status next = check_layer_order(model.spec, id, call.layer, step.next_layer); !next) return next;
+        tokens += step.size.tokens;
+    }
     const std::size_t row = model.spec.row_bytes();
-    const bool attends = first->kind == StepKind::attend;
+    const bool attends = first.kind == StepKind::attend;
     const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * model.heads.kv_heads * row : 0;
     const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
     const bool has_outputs =
@@ -132,32 +154,50 @@ Status Shard::check_layer(const ShardLayer& call) const {
 
 Status Shard::layer(const ShardLayer& call) {
     if (Status valid = check_layer(call); !valid) return valid;
-    const Step& first = steps_.at(call.steps[0]);
-    ShardModel& model = models_.at(first.model);
-    parts_.clear();
-    int tokens = 0;
-    for (StepId id : call.steps) {
-        const Step& step = steps_.at(id);
-        for (const auto& part : step.parts) parts_.push_back({model.streams->find(part.sequence), part.tokens});
-        tokens += step.size.tokens;
-    }
-    model.device->run({.steps = call.steps,
-                       .parts = parts_,
-                       .token_count = tokens,
-                       .layer = call.layer,
-                       .q = call.q,
-                       .k = call.k,
-                       .v = call.v,
-                       .whole = call.whole,
-                       .partial = call.partial,
-                       .lse = call.lse,
-                       .is_output_on_device = call.is_output_on_device,
-                       .spans = call.spans,
-                       .operation = call.operation});
+    const DeviceBatch batch = batch_of(call.steps);
+    ShardModel& model = models_.at(steps_.at(call.steps[0]).model);
+    Status run = model.device->run({.steps = batch.steps,
+                                    .parts = batch.parts,
+                                    .token_count = batch.token_count,
+                                    .layer = call.layer,
+                                    .q = call.q,
+                                    .k = call.k,
+                                    .v = call.v,
+                                    .whole = call.whole,
+                                    .partial = call.partial,
+                                    .lse = call.lse,
+                                    .inputs_in = call.inputs_in,
+                                    .outputs_in = call.outputs_in,
+                                    .spans = call.spans,
+                                    .operation = call.operation});
+    if (!run) return run;
     for (StepId id : call.steps) {
         Step& step = steps_.at(id);
         step.next_layer = layer_after(model.spec, step.kind, call.layer);
     }
+    return {};
+}
+
+Result<std::uint64_t> Shard::prepare(std::span<const StepId> steps) {
+    if (Status valid = check_batch(steps); !valid) return valid.error();
+    return models_.at(steps_.at(steps[0]).model).device->prepare(batch_of(steps));
+}
+
+Status Shard::replay(std::span<const StepId> steps, std::uint64_t graph_epoch) {
+    if (Status valid = check_batch(steps); !valid) return valid;
+    const Step& first = steps_.at(steps[0]);
+    const ShardModel& model = models_.at(first.model);
+    for (StepId id : steps) {
+        if (Status next = check_layer_order(model.spec, id, first.next_layer, steps_.at(id).next_layer); !next)
+            return next;
+    }
+    layers_.clear();
+    for (int layer = first.next_layer; layer < model.spec.layer_count();
+         layer = layer_after(model.spec, first.kind, layer)) {
+        layers_.push_back(layer);
+    }
+    if (Status replayed = model.device->replay(steps, layers_, graph_epoch); !replayed) return replayed;
+    for (StepId id : steps) steps_.at(id).next_layer = model.spec.layer_count();
     return {};
 }
 
@@ -168,6 +208,7 @@ Status Shard::commit(StepId id) {
     ShardModel& model = models_.at(step.model);
     if (Status done = check_all_layers_done(model.spec, id, step.next_layer); !done) return done;
     for (const auto& part : step.parts) model.streams->settle(part.sequence);
+    model.device->end(id);
     steps_.erase(found);
     return {};
 }
@@ -177,6 +218,7 @@ Status Shard::abort(StepId id) {
     if (found == steps_.end()) return no_such_step(id);
     ShardModel& model = models_.at(found->second.model);
     for (const auto& part : found->second.parts) model.streams->undo(part.sequence);
+    model.device->end(id);
     steps_.erase(found);
     return {};
 }

@@ -70,6 +70,20 @@ int BatchPlan::decode_blocks_needed(const DeviceModelShape& model, std::span<con
     return blocks;
 }
 
+PlanSize BatchPlan::size() const {
+    const bool has_chunks = chunk_count() > 0;
+    return {.items = items_.size,
+            .chunks = static_cast<std::size_t>(chunk_count()),
+            .runs = runs_.size,
+            .units = units_.size,
+            .blocks = blocks_.size,
+            .chunk_blocks = chunk_blocks_.size,
+            .query_count_max = shape_.query_count_max,
+            .chunk_query_count_max = shape_.chunk_query_count_max,
+            .chunk_pages_max = has_chunks ? list_pages_max_ : 0,
+            .cut = shape_.cut};
+}
+
 // Adds the parts that are chunks, or those that are not.
 void BatchPlan::describe(std::span<const BatchPart> parts, int layer, const PageLists& lists, bool are_chunks,
                          Image& image) const {

@@ -5,6 +5,7 @@
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/step_inputs.h"
 #include "worker/device.h"
+#include "worker/gpu/graph_epochs.h"
 #include "worker/gpu/page_lists.h"
 
 namespace kvgrid::worker {
@@ -15,7 +16,7 @@ namespace kvgrid::worker {
 //   image   items | page lists | append runs, as made on the host: decodes first, then chunks
 //   units, blocks, chunk blocks   the schedules of both, made on the device
 //
-//   Threads  one at a time. Memory is kept for the next batch.
+//   Threads  one at a time. Memory is kept for the next batch: the same sizes lie at the same addresses again.
 class BatchPlan {
   public:
     BatchPlan(const DeviceModelShape& model, int multiprocessor_count, GpuMemoryCounts& counts);
@@ -25,7 +26,7 @@ class BatchPlan {
         int kv_layer;  // its KV's position among those that own KV
         int block_count;  // of the decodes' schedule, where units share blocks; of a deterministic model at least decode_blocks_needed
     };
-    // Queues everything on `stream`.
+    // Queues everything on `stream`, where what used the plan before is done.
     void make(std::span<const BatchPart> parts, const Class& of, const PageLists& lists, const GpuStream& stream);
     // Of a deterministic model.
     static int decode_blocks_needed(const DeviceModelShape& model, std::span<const BatchPart> parts, int layer);
@@ -41,7 +42,8 @@ class BatchPlan {
     kernels::DeviceSpan<const kernels::PrefillBlock> chunk_blocks() const { return chunk_blocks_; }
     std::uint64_t listed_pages() const { return listed_pages_; }  // of all heads
     int list_pages_max() const { return list_pages_max_; }        // of any list
-    double imbalance() const { return imbalance_; }               // of the decodes' schedule: imbalance_of
+    PlanSize size() const;
+    double imbalance() const { return imbalance_; }  // of the decodes' schedule: imbalance_of
     // Goes up whenever any of these may have moved.
     int move_count() const { return move_count_; }
 

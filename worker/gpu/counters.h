@@ -17,7 +17,8 @@ struct GpuCounters {
     std::uint64_t graph_launches = 0;
     std::uint64_t queue_ns = 0;  // of layer calls, on the host: until all was queued
     std::uint64_t decode_calls = 0;
-    double imbalance_sum = 0;  // of the decode calls: imbalance_of
+    double imbalance_sum = 0;        // of the decode calls: imbalance_of
+    std::uint64_t graph_epochs = 0;  // given to the program
     GpuMemoryCounts memory;
 };
 

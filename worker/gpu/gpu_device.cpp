@@ -20,6 +20,17 @@ constexpr std::chrono::milliseconds kMemoryAge{100};
 }  // namespace
 
 Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers) {
+    return make(index, sharers, nullptr);
+}
+
+Result<std::unique_ptr<GpuDevice>> GpuDevice::make_on_stream(int index, kernels::Stream stream) {
+    if (stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread) {
+        return {Errc::invalid_argument, "a default stream was given: give one that the program has created"};
+    }
+    return make(index, 1, stream);
+}
+
+Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers, kernels::Stream stream) {
     const int count = kernels::device_count();
     if (index >= count) {
         return {Errc::unavailable,
@@ -30,14 +41,15 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::make(int index, int sharers) {
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
     const kernels::DeviceInfo info = kernels::current_device();
     return std::unique_ptr<GpuDevice>(
-        new GpuDevice(index, info.name, std::max(1, info.multiprocessor_count / sharers), sharers));
+        new GpuDevice(index, info.name, std::max(1, info.multiprocessor_count / sharers), sharers, stream));
 }
 
-GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count, int sharers)
+GpuDevice::GpuDevice(int index, std::string name, int multiprocessor_count, int sharers, kernels::Stream stream)
     : index_(index),
       name_(fmt::format("{} (GPU {})", name, index)),
       multiprocessor_count_(multiprocessor_count),
       sharers_(sharers),
+      stream_(stream),
       memory_before_(memory().total - memory().free) {}
 
 GpuDevice::Memory GpuDevice::memory() const {

@@ -20,6 +20,11 @@ class GpuDevice final : public Device {
     // `sharers`: how many such devices use the GPU's SMs at the same time; each plans for its share of them. `unavailable` where there is no
     // GPU `index`.
     static Result<std::unique_ptr<GpuDevice>> make(int index, int sharers = 1);
+    // That queues on a stream of the program's own, which lies on GPU `index` and outlives the device and whatever it made; then layer calls follow
+    // what the program has queued there, and can be captured. Not the default streams: `invalid_argument`. GPU `index` is the calling thread's
+    // current one from here on, and must be so in all calls of the device and its shards. Fatal where a wait finds that the stream has not
+    // come to its end in a minute, whatever is on it.
+    static Result<std::unique_ptr<GpuDevice>> make_on_stream(int index, kernels::Stream stream);
 
     DeviceStatus status() const override;
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
@@ -36,7 +41,8 @@ class GpuDevice final : public Device {
     };
     static void prepare_joins();          // before NCCL's first call
     static std::uint32_t nccl_version();  // 0: it is not built in
-    GpuDevice(int index, std::string name, int multiprocessor_count, int sharers);
+    static Result<std::unique_ptr<GpuDevice>> make(int index, int sharers, kernels::Stream stream);
+    GpuDevice(int index, std::string name, int multiprocessor_count, int sharers, kernels::Stream stream);
     Memory memory() const;
     Memory recent_memory() const;
     void count_communicators(DeviceStatus& status) const;

@@ -17,15 +17,8 @@ using kernels::DeviceSpan;
 
 namespace {
 
-// What a layer call may bring, or take, through mapped host memory. Beyond, copies are faster than loads over the bus.
-constexpr std::size_t kMappedBytesMax = 256 << 10;
 constexpr std::size_t kScratchBytes = 768 << 20;  // of chunks over fp8, where one stream does not need more
 constexpr std::size_t kGraphsMax = 4096;          // bounds the host memory that they take
-
-void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, kernels::Stream stream) {
-    if (bytes == 0) return;
-    check_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
-}
 
 }  // namespace
 
@@ -37,7 +30,7 @@ struct GpuModel::GraphKey {
     int query_count_max, rows;
     bool appends, is_whole;
     kernels::UnitCut cut;
-    const void* partial;  // where a join wants it
+    const void *output, *lse;  // where they lie in the GPU's memory, as a join wants them
 
     auto operator<=>(const GraphKey&) const = default;
 };
@@ -64,7 +57,8 @@ GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, cons
       outputs_(counters.memory, GpuMemoryKind::scratch),
       widened_(counters.memory, GpuMemoryKind::scratch),
       workspaces_{Workspace(counters), Workspace(counters), Workspace(counters), Workspace(counters),
-                  Workspace(counters), Workspace(counters), Workspace(counters)} {
+                  Workspace(counters), Workspace(counters), Workspace(counters)},
+      epochs_(counters.graph_epochs) {
     pages_.grow(shape.spec.page_bytes() * page_count);
     for (Batch& batch : batches_) {
         for (std::size_t i = 0; i < classes_.representative.size(); ++i) {
@@ -73,22 +67,35 @@ GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, cons
     }
 }
 
-GpuModel::~GpuModel() = default;
+GpuModel::~GpuModel() {
+    if (is_queued_) cudaStreamSynchronize(stream_.get());  // what it says concerns nobody any more
+}
+
+void GpuModel::settle() {
+    if (!is_queued_) return;
+    stream_.wait(kGpuPatience);
+    is_queued_ = false;
+    counters_.kernel_ns += times_.take().count();
+}
 
 Status GpuModel::begin(std::span<const BatchPart> parts) {
+    settle();
     try {
         lists_.update(parts);
         reserve(parts);
     } catch (const kernels::CudaError& error) {
-        cudaGetLastError();  // a refused allocation is no fault of later calls
-        ++own_moves_;        // what should have grown is gone
-        return {
-            Errc::no_room,
-            fmt::format("the GPU has no memory for the lists and the scratch of this step: {}; send fewer new tokens "
-                        "at once, or give the worker less memory for pages",
-                        error.what())};
+        return no_room(error);
     }
     return {};
+}
+
+Error GpuModel::no_room(const std::exception& cause) {
+    cudaGetLastError();  // a refused allocation is no fault of later calls
+    ++own_moves_;        // what should have grown is gone
+    return {Errc::no_room,
+            fmt::format("the GPU has no memory for the lists and the scratch of this step: {}; send fewer new tokens "
+                        "at once, or give the worker less memory for pages",
+                        cause.what())};
 }
 
 // Memory for the step's layer calls, so that none of them can lack it: all ranks agree on a begin, and not on a layer.
@@ -109,16 +116,17 @@ void GpuModel::reserve(std::span<const BatchPart> parts) {
     const std::size_t row = shape_.spec.row_bytes() * tokens;
     const std::size_t partial_row = (heads.head_dim + 1) * sizeof(float) * tokens;  // with its log-sum-exp
     const std::size_t output_row = shape_.grid.workers() == 1 ? row : partial_row;
-    own_moves_ += inputs_.grow(row * (heads.query_heads + 2 * heads.kv_heads) + 3 * kGpuAlignment);
-    own_moves_ += outputs_.grow(output_row * heads.query_heads + kGpuAlignment);
+    staging_moves_ += inputs_.grow(row * (heads.query_heads + 2 * heads.kv_heads) + 3 * kGpuAlignment);
+    staging_moves_ += outputs_.grow(output_row * heads.query_heads + kGpuAlignment);
     if (shape_.spec.kv_dtype != KvDtype::as_model && chunk_count > 0) {
         own_moves_ += widened_.grow(scratch_bytes(shape, list_pages_max, chunk_count));
     }
 }
 
 void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
+    settle();
     const std::size_t bytes = pairs.size() * sizeof(kernels::PagePair);
-    own_moves_ += host_inputs_.grow(bytes);
+    staging_moves_ += host_inputs_.grow(bytes);
     std::memcpy(host_inputs_.data(), pairs.data(), bytes);
     kernels::copy_pages_on_device(
         {.slab = {pages_.data(), shape_.spec.page_bytes()},
@@ -128,9 +136,10 @@ void GpuModel::copy_pages(std::span<const kernels::PagePair> pairs) {
 }
 
 void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) {
-    own_moves_ += host_inputs_.grow(runs.size_bytes());
+    settle();
+    staging_moves_ += host_inputs_.grow(runs.size_bytes());
     std::memcpy(host_inputs_.data(), runs.data(), runs.size_bytes());
-    own_moves_ += outputs_.grow(out.size());
+    staging_moves_ += outputs_.grow(out.size());
     const std::size_t bytes = out.size() / 2;
     const kernels::PageSlab slab{pages_.data(), shape_.spec.page_bytes()};
     const DeviceSpan<const kernels::PageRun> listed{reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()),
@@ -144,95 +153,34 @@ void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::
         kernels::read_pages_on_device(
             {heads.kv_heads, static_cast<int>(shape_.spec.row_bytes()), row_count, slab, listed, k, v}, stream_.get());
     }
-    copy(out.data(), outputs_.data(), out.size(), cudaMemcpyDeviceToHost, stream_.get());
+    check_cuda(cudaMemcpyAsync(out.data(), outputs_.data(), out.size(), cudaMemcpyDeviceToHost, stream_.get()),
+               "cudaMemcpyAsync of pages");
     stream_.wait(kGpuPatience);
 }
 
-void GpuModel::run(const DeviceLayer& layer) {
+Status GpuModel::run(const DeviceLayer& layer) {
+    const GpuStream::Capture capture = stream_.capture();
+    if (Status valid = check(layer, capture); !valid) return valid;
     const ScopedSpan span(layer.spans, layer.q.empty() ? SpanKind::append : SpanKind::attend, layer.operation);
     const auto start = std::chrono::steady_clock::now();
-    Batch& batch = batch_of(layer);
-    const BatchPlan& plan = plan_of(batch, layer);
-    const Places places = place(layer);
-    begun_.record(stream_);
-    launch(layer, &batch - batches_.data(), plan, places);
-    ended_.record(stream_);
-    counters_.queue_ns += (std::chrono::steady_clock::now() - start).count();
-    stream_.wait(kGpuPatience);
-    fetch(layer, places);
-    count(layer, plan);
-}
-
-// The batch of these steps, or the one that was not used for the longest time, to be made anew.
-GpuModel::Batch& GpuModel::batch_of(const DeviceLayer& layer) {
-    auto found =
-        std::ranges::find_if(batches_, [&](const Batch& b) { return std::ranges::equal(b.steps, layer.steps); });
-    if (found == batches_.end()) {
-        found = std::ranges::min_element(batches_, {}, &Batch::last_used);
-        found->steps.assign(layer.steps.begin(), layer.steps.end());
-        found->made.assign(found->plans.size(), false);
-    }
-    found->last_used = ++use_count_;
-    return *found;
-}
-
-BatchPlan& GpuModel::plan_of(Batch& batch, const DeviceLayer& layer) {
-    const int of_class = classes_.class_of[layer.layer];
-    BatchPlan& plan = *batch.plans[of_class];
-    if (batch.made[of_class]) return plan;
-    if (shape_.spec.deterministic) provide_blocks(BatchPlan::decode_blocks_needed(shape_, layer.parts, layer.layer));
-    plan.make(layer.parts, {layer.layer, classes_.kv_layer_of[layer.layer], decode_blocks_}, lists_, stream_);
-    batch.made[of_class] = true;
-    return plan;
-}
-
-// Of a deterministic model, whose batches decide how many blocks they need: all plans are made for one number of them, since what calls
-// leave in a workspace lies by it.
-void GpuModel::provide_blocks(int needed) {
-    if (needed <= decode_blocks_) return;
-    while (decode_blocks_ < needed) decode_blocks_ *= 2;
-    for (Batch& batch : batches_) batch.made.assign(batch.plans.size(), false);
-    ++own_moves_;
-}
-
-GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
-    const std::size_t k_at = aligned_for_gpu(layer.q.size()), v_at = k_at + aligned_for_gpu(layer.k.size());
-    const std::size_t in_bytes = v_at + layer.v.size();
-    const std::size_t rows = layer.lse.size(), partial_bytes = aligned_for_gpu(layer.partial.size_bytes());
-    const std::size_t out_bytes =
-        layer.is_output_on_device ? 0
-                                  : (layer.whole.empty() ? partial_bytes + rows * sizeof(float) : layer.whole.size());
-    Places places;
-    places.in_host_memory = in_bytes <= kMappedBytesMax && out_bytes <= kMappedBytesMax;
-    own_moves_ += inputs_.grow(in_bytes);
-    std::byte* in = inputs_.data();
-    std::byte* out = nullptr;
-    if (places.in_host_memory) {
-        own_moves_ += host_inputs_.grow(kMappedBytesMax) + host_outputs_.grow(kMappedBytesMax);
-        in = host_inputs_.data();
-        out = host_outputs_.data();
-        std::memcpy(in, layer.q.data(), layer.q.size());
-        std::memcpy(in + k_at, layer.k.data(), layer.k.size());
-        std::memcpy(in + v_at, layer.v.data(), layer.v.size());
-        places.q_copy = {inputs_.data(), layer.q.size()};
+    const Places places = place(layer);  // may wait, so that a plan that is made now is not waited for
+    Batch& batch = batch_of(layer.steps);
+    const BatchPlan& plan = plan_of(batch, layer.parts, layer.layer);
+    if (capture == GpuStream::Capture::none && times_.is_full()) settle();
+    is_queued_ = true;
+    if (capture == GpuStream::Capture::active) {  // where nothing but launches is allowed
+        queue(layer, plan, places, stream_.get());
     } else {
-        own_moves_ += outputs_.grow(out_bytes);
-        out = outputs_.data();
-        copy(in, layer.q.data(), layer.q.size(), cudaMemcpyHostToDevice, stream_.get());
-        copy(in + k_at, layer.k.data(), layer.k.size(), cudaMemcpyHostToDevice, stream_.get());
-        copy(in + v_at, layer.v.data(), layer.v.size(), cudaMemcpyHostToDevice, stream_.get());
+        times_.begin(stream_);
+        launch(layer, &batch - batches_.data(), plan, places);
+        times_.end(stream_);
     }
-    places.q = {in, layer.q.size()};
-    places.k = {in + k_at, layer.k.size()};
-    places.v = {in + v_at, layer.v.size()};
-    places.whole = {out, layer.whole.size()};
-    places.partial = {reinterpret_cast<float*>(out), layer.partial.size()};
-    places.lse = {reinterpret_cast<float*>(out + partial_bytes), rows};
-    if (layer.is_output_on_device) {
-        places.partial = {layer.partial.data(), layer.partial.size()};
-        places.lse = {layer.lse.data(), layer.lse.size()};
-    }
-    return places;
+    counters_.queue_ns += (std::chrono::steady_clock::now() - start).count();
+    count(!layer.q.empty(), plan);
+    if (layer.leaves_nothing_to_host()) return {};
+    settle();
+    fetch(layer, places);
+    return {};
 }
 
 void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream) {
@@ -310,7 +258,7 @@ DeviceSpan<float> GpuModel::workspace_for(const BatchPlan& plan) {
     return workspace.span<float>(0, floats);
 }
 
-// Graphs hold addresses: they are worth nothing once a buffer has moved.
+// Graphs hold addresses: they are worth nothing once a buffer has moved. Those of staged tensors are not counted.
 int GpuModel::move_count() const {
     int moves = own_moves_ + lists_.move_count();
     for (const Batch& batch : batches_) {
@@ -321,11 +269,14 @@ int GpuModel::move_count() const {
 
 void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places) {
     const bool is_small_decode = plan.chunk_count() == 0 && places.in_host_memory && !layer.q.empty();
-    if (!is_small_decode) return queue(layer, plan, places, stream_.get());
-    if (const int moves = move_count(); moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
+    if (!is_small_decode || layer.inputs_in == TensorMemory::device) {
+        return queue(layer, plan, places, stream_.get());
+    }
+    if (const int moves = move_count() + staging_moves_; moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
         graphs_.clear();
         moves_at_capture_ = moves;
     }
+    const bool is_taken = layer.outputs_in == TensorMemory::device;
     const GraphKey key{batch_index,
                        layer.layer,
                        plan.items().size,
@@ -335,7 +286,8 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
                        !layer.k.empty(),
                        !layer.whole.empty(),
                        plan.shape().cut,
-                       layer.is_output_on_device ? layer.partial.data() : nullptr};
+                       is_taken ? places.output() : nullptr,
+                       is_taken ? places.lse.data : nullptr};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) return queue(layer, plan, places, stream_.get());
     Graph& graph = found->second;
@@ -348,25 +300,9 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
     ++counters_.graph_launches;
 }
 
-void GpuModel::fetch(const DeviceLayer& layer, const Places& places) {
-    if (layer.is_output_on_device) return;
-    const auto take = [&](void* to, const void* from, std::size_t bytes) {
-        if (bytes == 0) return;
-        if (places.in_host_memory) {
-            std::memcpy(to, from, bytes);
-        } else {
-            check_cuda(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy of outputs");
-        }
-    };
-    take(layer.whole.data(), places.whole.data, layer.whole.size());
-    take(layer.partial.data(), places.partial.data, layer.partial.size_bytes());
-    take(layer.lse.data(), places.lse.data, layer.lse.size_bytes());
-}
-
-void GpuModel::count(const DeviceLayer& layer, const BatchPlan& plan) {
+void GpuModel::count(bool attends, const BatchPlan& plan) {
     ++counters_.layer_calls;
-    counters_.kernel_ns += ended_.since(begun_).count();
-    if (layer.q.empty()) return;
+    if (!attends) return;
     counters_.kv_bytes += plan.listed_pages() * shape_.spec.page_bytes();
     const auto count_path = [&](kernels::DecodePath path) { ++counters_.attention_calls[static_cast<int>(path)]; };
     if (plan.chunk_count() > 0)

@@ -12,12 +12,20 @@ namespace kvgrid::worker {
 
 using kernels::check_cuda;
 
-GpuStream::GpuStream() {
-    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+GpuStream::GpuStream(kernels::Stream of_program) : is_own_(of_program == nullptr), stream_(of_program) {
+    if (is_own_) check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
 }
 
 GpuStream::~GpuStream() {
-    cudaStreamDestroy(stream_);
+    if (is_own_) cudaStreamDestroy(stream_);
+}
+
+GpuStream::Capture GpuStream::capture() const {
+    if (is_own_) return Capture::none;
+    cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream_, &state), "cudaStreamIsCapturing");
+    if (state == cudaStreamCaptureStatusNone) return Capture::none;
+    return state == cudaStreamCaptureStatusActive ? Capture::active : Capture::broken;
 }
 
 void GpuStream::wait(std::chrono::milliseconds timeout) const {

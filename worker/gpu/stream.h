@@ -9,21 +9,26 @@ struct CUgraphExec_st;
 
 namespace kvgrid::worker {
 
-// A stream of the current GPU. Throws CudaError where the runtime refuses, here and below.
+// A stream of the current GPU: one of its own, or the program's. Throws CudaError where the runtime refuses, here and below.
 class GpuStream {
   public:
-    GpuStream();
+    enum class Capture { none, active, broken };
+
+    explicit GpuStream(kernels::Stream of_program = nullptr);
     ~GpuStream();
     GpuStream(const GpuStream&) = delete;
     GpuStream& operator=(const GpuStream&) = delete;
 
     kernels::Stream get() const { return stream_; }
+    // By the program; none of a stream of its own.
+    Capture capture() const;
 
     // Polls until all work queued so far is done. After `timeout` the GPU counts as broken: Fatal.
     void wait(std::chrono::milliseconds timeout) const;
 
   private:
-    kernels::Stream stream_ = nullptr;
+    const bool is_own_;
+    kernels::Stream stream_;
 };
 
 // A moment in a stream.
