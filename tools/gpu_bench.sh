@@ -29,7 +29,7 @@ part() {
     part "$bin/gpu_decode_bench"
     part "$bin/gpu_prefill_bench"
     part "$bin/gpu_pages_bench"
-    for bench in gpu_layer_bench gpu_join_bench; do
+    for bench in gpu_layer_bench gpu_join_bench embedded_decode; do
         if [[ -x $bin/$bench ]]; then part "$bin/$bench"; fi
     done
     if python3 -c 'import torch' 2>/dev/null; then
