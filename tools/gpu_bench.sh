@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that is measured on one GPU, in one run: kernels, peers (FlashInfer where Python finds it, PyTorch), and layer calls of a whole
-# shard. Prints it, and keeps it in docs/measurements/ with device, date, commit and command.
+# shard, of a program that embeds one, and of clients. Prints it, and keeps it in docs/measurements/ with device, date, commit and command.
 #
 #   KVGRID_COMMIT        what a copy of the tree without its history is, here and while it is built
 #   KVGRID_MEASUREMENTS  where the table goes
@@ -29,9 +29,10 @@ part() {
     part "$bin/gpu_decode_bench"
     part "$bin/gpu_prefill_bench"
     part "$bin/gpu_pages_bench"
-    for bench in gpu_layer_bench gpu_join_bench embedded_decode; do
+    for bench in gpu_layer_bench gpu_join_bench embedded_decode sequence_bench; do
         if [[ -x $bin/$bench ]]; then part "$bin/$bench"; fi
     done
+    if [[ -x $bin/kvgrid ]]; then part "$bin/kvgrid" bench --local 1 --clients 4 --context 262144 --steps 2500 --prefill 0 -q; fi
     if python3 -c 'import torch' 2>/dev/null; then
         timeout "${PART_SECONDS:-240}" python3 tests/bench/cuda/gpu_peers.py --compile || true
         part python3 tests/bench/cuda/gpu_peers.py
