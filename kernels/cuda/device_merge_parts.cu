@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kernels/cuda/cuda_error.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/merged_output.cuh"
 
 namespace kvgrid::kernels {
 
@@ -14,17 +14,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kDims = 4;  // of a row, to a thread
-
-__device__ void store(const DeviceMergeParts& work, std::size_t at, const float4& value) {
-    if (work.merged_dtype == Dtype::f32) {
-        *reinterpret_cast<float4*>(reinterpret_cast<float*>(work.merged.data) + at) = value;
-        return;
-    }
-    const bool is_f16 = work.merged_dtype == Dtype::f16;
-    const uint2 packed = is_f16 ? uint2{F16::pack(value.x, value.y), F16::pack(value.z, value.w)}
-                                : uint2{Bf16::pack(value.x, value.y), Bf16::pack(value.z, value.w)};
-    *reinterpret_cast<uint2*>(reinterpret_cast<std::uint16_t*>(work.merged.data) + at) = packed;
-}
 
 // Four dims of one row over all parts.
 __device__ float4 merge_row(const DeviceMergeParts& work, std::size_t row, int dim) {
@@ -62,7 +51,8 @@ __global__ __launch_bounds__(kThreads) void merge_rows(const __grid_constant__ D
     if (token >= static_cast<std::size_t>(work.token_count)) return;
     const int dim = static_cast<int>(index % pieces_per_row) * kDims;
     const std::size_t head = work.first_head + row % work.head_count;
-    store(work, (token * work.merged_heads + head) * work.head_dim + dim, merge_row(work, row, dim));
+    const std::size_t at = (token * work.merged_heads + head) * work.head_dim + dim;
+    store_merged(work.merged.data, work.merged_dtype, at, merge_row(work, row, dim));
 }
 
 void require(bool kept, const char* rule) {

@@ -9,7 +9,7 @@
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/flagged_words.cuh"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/merged_output.cuh"
 
 namespace kvgrid::kernels {
 
@@ -169,17 +169,6 @@ class Merged {
     float origin_ = -INFINITY, weight_ = 0;
 };
 
-__device__ void store(const PeerExchange& work, std::size_t at, const float4& value) {
-    if (work.dtype == Dtype::f32) {
-        *reinterpret_cast<float4*>(reinterpret_cast<float*>(work.merged) + at) = value;
-        return;
-    }
-    const bool is_f16 = work.dtype == Dtype::f16;
-    const uint2 packed = is_f16 ? uint2{F16::pack(value.x, value.y), F16::pack(value.z, value.w)}
-                                : uint2{Bf16::pack(value.x, value.y), Bf16::pack(value.z, value.w)};
-    *reinterpret_cast<uint2*>(reinterpret_cast<std::uint16_t*>(work.merged) + at) = packed;
-}
-
 // Calls act(row, dim) for this thread's share of the rows: eight neighbouring lanes have the same row and 32 dims of it.
 template <class Act>
 __device__ __forceinline__ void for_each_piece(const PeerExchange& work, std::size_t row_count, const Act& act) {
@@ -235,7 +224,8 @@ __device__ void merge_rows(const PeerExchange& work, std::uint32_t epoch, Patien
             slot.empty(row, dim);
             merged.add(piece);
         }
-        if (has_dims && !patience.is_over()) store(work, whole_row * work.head_dim + dim, merged.value());
+        if (!has_dims || patience.is_over()) return;
+        store_merged(work.merged, work.dtype, whole_row * work.head_dim + dim, merged.value());
     });
 }
 
@@ -275,7 +265,8 @@ bool is_aligned(const void* pointer) {
 }
 
 void check(const PeerExchange& work) {
-    require(work.rank_count >= 2 && work.rank_count <= PeerMailbox::kRanksMax, "there must be 2 to 16 ranks");
+    require(work.rank_count >= 2 && work.rank_count <= static_cast<int>(PeerMailbox::kRanksMax),
+            "there must be 2 to 16 ranks");
     require(work.rank >= 0 && work.rank < work.rank_count && work.root >= 0 && work.root < work.rank_count,
             "rank and root must be ranks");
     require(work.sequence_parts >= 1 && work.rank_count % work.sequence_parts == 0,

@@ -20,7 +20,7 @@ namespace kvgrid::kernels {
 //
 // Kernels that wait for each other: where ranks share a GPU, no call that waits for the whole GPU may come between their launches.
 struct PeerMailbox {
-    static constexpr int kRanksMax = 16;
+    static constexpr std::size_t kRanksMax = 16;
     static constexpr std::size_t kHeaderBytes = 256;
     static constexpr std::size_t kSlotBytes = 320 << 10;
     static constexpr int kGroupDims = 32;
