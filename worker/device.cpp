@@ -40,7 +40,9 @@ Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
         auto agreed = agree_on(place, make_gathering_join(place, choice.share_process));
         if (!agreed) return agreed.error();
         join = *std::move(agreed);
-        if (!join) choice.way = JoinWay::host, choice.why = "NCCL has refused a rank, whose log says why";
+        if (!join)
+            choice = {JoinWay::host, choice.pushes, choice.share_process,
+                      "NCCL has refused a rank, whose log says why"};
     }
     if (!join) join = std::make_unique<HostJoin>(place.collective, place.root, place.spans);
     if (choice.pushes) {

@@ -70,10 +70,10 @@ Result<ChosenDevice> device_named(const DeviceOptions& options) {
 }  // namespace
 
 Result<ChosenDevice> choose_device(const DeviceOptions& options) {
-    const auto way = parse_join_wish(options.join);
-    if (!way) return way.error();
+    const auto wish = parse_join_wish(options.join);
+    if (!wish) return wish.error();
     auto chosen = device_named(options);
-    if (chosen) chosen->device->set_join_wish(*way);
+    if (chosen) chosen->device->set_join_wish(*wish);
     return chosen;
 }
 

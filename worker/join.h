@@ -12,12 +12,9 @@
 
 namespace kvgrid::worker {
 
-// Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends one block to the lead, which
-// merges over sequence parts by log-sum-exp and gathers over head parts.
+// Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends what it has to the lead, which
+// merges over sequence parts by log-sum-exp and gathers over head parts: as JoinBlocks, or pushed (kernels/cuda/peer_exchange.h).
 //
-//   Block   64 bytes of header | partial [tokens, local query heads, head_dim] f32 | lse [tokens, local query heads] f32, padded to
-//           the largest head part, so that all blocks of a call have one size:
-//           64 + tokens * query heads of the largest part * (head_dim + 1) * 4 bytes, whatever the context's length.
 //   Use     prepare -> the kernels write into whole(), or partial() and lse() -> finish, on every rank, in the same order.
 class Join {
   public:
@@ -26,7 +23,7 @@ class Join {
     // Whether outputs of this size can go this way; all ranks answer alike.
     virtual bool has_room(const ModelSpec&, const GridShape&, int /*tokens*/) const { return true; }
 
-    // Lays out this rank's block for an operation.
+    // Lays out what this rank sends for an operation.
     virtual void prepare(const ModelSpec& spec, const GridShape& grid, int tokens, std::uint64_t operation) = 0;
     // Not empty where this rank is alone: then its output is the whole, and there is nothing to join.
     virtual std::span<std::byte> whole() = 0;
@@ -37,14 +34,16 @@ class Join {
     // partial and lse lie in the device's memory.
     virtual bool is_on_device() const = 0;
 
-    // Exchanges the blocks. On the root: o [tokens, query_heads, head_dim] in the model's dtype; elsewhere an empty payload.
-    // `corrupt` if a rank joined another operation; otherwise the exchange's errors.
+    // On the root: o [tokens, query_heads, head_dim] in the model's dtype; elsewhere an empty payload. Over the hosts `corrupt` if a rank joined
+    // another operation; otherwise the exchange's errors.
     virtual Result<comm::Payload> finish(Deadline deadline) = 0;
 
     virtual std::uint64_t bytes_received() const = 0;  // by this rank
 };
 
-// Where what lies in a block; all ranks' blocks of a call are alike.
+// What a rank sends: 64 bytes of header | partial [tokens, local query heads, head_dim] f32 | lse [tokens, local query heads] f32, padded to the
+// largest head part, so that all blocks of a call have one size: 64 + tokens * query heads of the largest part * (head_dim + 1) * 4 bytes, whatever
+// the context's length.
 struct JoinBlock {
     static constexpr std::size_t kAlignment = 64;
     static constexpr std::size_t kPartialOffset = kAlignment;  // the header is before it

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/collective/nccl/nccl_version.h"
+#include "kernels/cuda/peer_exchange.h"
 
 namespace kvgrid::worker {
 
@@ -16,8 +17,6 @@ namespace {
 
 using comm::kNcclSharesGpus;
 using comm::nccl_version_text;
-
-constexpr std::size_t kPushingRanksMax = 16;
 
 using Place = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
 
@@ -80,7 +79,8 @@ JoinChoice choose_join(std::span<const JoinIdentity> ranks) {
     if (counts.uses_of_gpus > counts.gpus && wishes(JoinWish::best) != ranks.end())
         return over_hosts("several processes share a GPU, which takes turns between them");
     JoinChoice choice = choose_for_all_sizes(ranks, counts);
-    choice.pushes = counts.hosts == 1 && ranks.size() <= kPushingRanksMax && wishes(JoinWish::gathered) == ranks.end();
+    choice.pushes = counts.hosts == 1 && ranks.size() <= kernels::PeerMailbox::kRanksMax &&
+                    wishes(JoinWish::gathered) == ranks.end();
     choice.share_process = counts.processes < ranks.size();
     return choice;
 }

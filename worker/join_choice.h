@@ -15,7 +15,7 @@ struct JoinIdentity {
     std::uint32_t is_gpu = 0;
     std::uint32_t nccl_version = 0;  // 22809 is 2.28.9; 0: the rank has none
     JoinWish wish = JoinWish::best;
-    std::uint32_t padding = 0;
+    std::uint32_t padding = 0;  // so that every byte that travels is set
 };
 
 struct JoinChoice {

@@ -22,11 +22,8 @@ Meeting meeting_over(Collective& control, const NcclWorld::Options& options) {
 
 }  // namespace
 
-struct NcclWorld::Formed {
-    std::unique_ptr<NcclCommunicator> communicator;
-};
-
-Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, const Options& options, Deadline deadline) {
+Result<std::unique_ptr<NcclCommunicator>> NcclWorld::form_communicator(Collective& control, const Options& options,
+                                                                       Deadline deadline) {
     NcclCommunicator::Membership membership{{}, control.rank(), control.size(), control.generation()};
     ncclResult_t made = ncclSuccess;
     if (control.rank() == 0) made = ncclGetUniqueId(&membership.id);
@@ -38,17 +35,15 @@ Result<NcclWorld::Formed> NcclWorld::form_communicator(Collective& control, cons
                 std::string("ncclGetUniqueId of rank 0: ") + ncclGetErrorString(static_cast<ncclResult_t>(refused[0]))};
     }
     if (Status told = control.broadcast(bytes_of(membership.id), 0, deadline); !told) return told.error();
-    auto communicator = NcclCommunicator::form(membership, options.blocks_max, {alive_, aborts_}, deadline);
-    if (!communicator) return communicator.error();
-    return Formed{*std::move(communicator)};
+    return NcclCommunicator::form(membership, options.blocks_max, {alive_, aborts_}, deadline);
 }
 
 Result<std::unique_ptr<Collective>> NcclWorld::form(Collective& control, const Options& options, Deadline deadline) {
     auto formed = form_communicator(control, options, deadline);
     if (!formed) return formed.error();
     const Meeting meeting = meeting_over(control, options);
-    auto made = std::make_unique<NcclCollective>(std::move(formed->communicator), meeting, control.rank(),
-                                                 control.size(), control.generation());
+    auto made = std::make_unique<NcclCollective>(*std::move(formed), meeting, control.rank(), control.size(),
+                                                 control.generation());
     if (Status met = meeting.meet(deadline); !met) return met.error();
     return std::unique_ptr<Collective>(std::move(made));
 }
@@ -58,7 +53,7 @@ Result<std::unique_ptr<DeviceGather>> NcclWorld::form_gather(Collective& control
     auto formed = form_communicator(control, options, deadline);
     if (!formed) return formed.error();
     return std::unique_ptr<DeviceGather>(
-        std::make_unique<NcclGather>(std::move(formed->communicator), meeting_over(control, options), control));
+        std::make_unique<NcclGather>(*std::move(formed), meeting_over(control, options), control));
 }
 
 void prepare_nccl_environment() {

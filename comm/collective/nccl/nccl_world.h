@@ -11,7 +11,7 @@ struct CUstream_st;
 
 namespace kvgrid::comm {
 
-class Meeting;
+class NcclCommunicator;
 
 // Gathers blocks that lie in the ranks' GPUs at one of them. Queued on a stream, as kernels are.
 //
@@ -55,8 +55,8 @@ class NcclWorld {
     std::uint64_t abort_count() const { return *aborts_; }
 
   private:
-    struct Formed;
-    Result<Formed> form_communicator(Collective& control, const Options& options, Deadline deadline);
+    Result<std::unique_ptr<NcclCommunicator>> form_communicator(Collective& control, const Options& options,
+                                                                Deadline deadline);
 
     const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
     const std::shared_ptr<std::atomic<std::uint64_t>> aborts_ = std::make_shared<std::atomic<std::uint64_t>>(0);
