@@ -58,7 +58,8 @@ enum class MessageType : std::uint16_t {
     start_trace = 78,  // StartTraceRequest -> empty
     take_trace = 79,   // Empty -> trace_reply
     trace_reply = 80,
-    share_memory = 81,  // ShareMemoryRequest -> empty
+    share_memory = 81,         // ShareMemoryRequest -> empty
+    share_device_memory = 82,  // ShareDeviceMemoryRequest -> empty
 
     // lead -> peers: numbered operations, in order, without reply
     link_hello = 96,  // LinkHello -> empty
