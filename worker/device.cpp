@@ -31,6 +31,12 @@ std::size_t DeviceModelShape::first_stream(int layer) const {
     return static_cast<std::size_t>(kv_layer_index(spec, layer)) * heads.kv_heads;
 }
 
+Result<std::shared_ptr<DeviceMemory>> Device::open_memory(std::span<const std::byte>, std::uint64_t) const {
+    return {Errc::unsupported,
+            "the worker keeps its pages in the host's memory and cannot open a GPU's: hand the tensors over in layer "
+            "calls without GPU memory, or start the worker on the GPU (--device)"};
+}
+
 Result<std::unique_ptr<Join>> Device::make_join(const JoinPlace& place) {
     const auto all = identities(place);
     if (!all) return all.error();

@@ -13,6 +13,7 @@
 #include "kernels/head_shape.h"
 #include "kernels/page_pair.h"
 #include "kernels/page_run.h"
+#include "worker/device_memory.h"
 #include "worker/device_status.h"
 #include "worker/join.h"
 #include "worker/join_choice.h"
@@ -66,6 +67,7 @@ struct DeviceLayer {
     std::span<float> lse;        // out [token_count, query heads], with `partial`
     TensorMemory inputs_in = TensorMemory::host;   // q, k and v
     TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
+    bool waits = false;                            // until it is done, where it might be queued only
     SpanRecorder* spans = nullptr;
     std::uint64_t operation = 0;  // for them
 
@@ -76,7 +78,7 @@ struct DeviceLayer {
 // model was made with.
 //
 //   Threads  one at a time. All calls return when their outcome is there, but for a layer that leaves nothing to the host: it may be queued
-//            only, in the order of the calls.
+//            only, in the order of the calls, unless it is told to wait.
 class DeviceModel {
   public:
     virtual ~DeviceModel() = default;
@@ -121,6 +123,10 @@ class Device {
     // What joins the outputs of this device with those of the other ranks; called by all of them, which agree on the way and log it.
     // Lives no longer than the device and the collective.
     Result<std::unique_ptr<Join>> make_join(const JoinPlace& place);
+    // GPU memory of another process, by its CUDA IPC handle, for the layer calls of this device's models. From any thread. `unsupported` where
+    // this is no GPU, or one that cannot reach that memory; invalid_argument where it is smaller, or the handle opens nothing.
+    virtual Result<std::shared_ptr<DeviceMemory>> open_memory(std::span<const std::byte> handle,
+                                                              std::uint64_t bytes) const;
     void set_join_wish(JoinWish wish) { join_wish_ = wish; }  // for the joins that are made from then on
 
   protected:

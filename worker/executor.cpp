@@ -134,7 +134,36 @@ OperationResult Executor::run(const BeginStep& begin) {
     return result;
 }
 
+// The tensors stay in the client's memory: nothing is joined, and nothing goes back but that it is done.
+OperationResult Executor::run_in_place(const RunLayer& layer) {
+    StepSize size;
+    for (StepId step : layer.steps) size += shard_.size_of_step(step);
+    const bool attends = !layer.in_place.q.empty();
+    const TimePoint start = std::chrono::steady_clock::now();
+    const Status done = shard_.layer({.steps = layer.steps,
+                                      .layer = layer.layer,
+                                      .q = layer.in_place.q,
+                                      .k = layer.in_place.k,
+                                      .v = layer.in_place.v,
+                                      .whole = layer.in_place.o,
+                                      .partial = {},
+                                      .lse = {},
+                                      .inputs_in = TensorMemory::device,
+                                      .outputs_in = TensorMemory::device,
+                                      .waits = true,
+                                      .spans = &observer_.spans,
+                                      .operation = current_->number});
+    if (!done) return only(done);
+    OperationResult result;
+    result.compute_ns = ns_since(start);
+    observer_.layer_done({.phase = phase_of(attends, size),
+                          .tokens_attended = attends ? size.context_tokens : 0,
+                          .kernels = std::chrono::nanoseconds(result.compute_ns)});
+    return result;
+}
+
 OperationResult Executor::run(const RunLayer& layer) {
+    if (layer.in_place.memory) return run_in_place(layer);
     const StepId first = layer.steps.empty() ? StepId{} : layer.steps[0];
     const ShardModel* model = shard_.find_model(shard_.model_of_step(first));
     const bool attends = shard_.attends(first);

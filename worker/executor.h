@@ -43,6 +43,7 @@ class Executor {
     OperationResult run(const SetWindow& set);
     OperationResult run(const BeginStep& begin);
     OperationResult run(const RunLayer& layer);
+    OperationResult run_in_place(const RunLayer& layer);
     OperationResult run(const CommitStep& commit);
     OperationResult run(const AbortStep& abort);
     OperationResult run(const ReadKv& read);

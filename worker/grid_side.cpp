@@ -84,7 +84,7 @@ GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, std::chron
     }
     links_ = std::make_unique<Links>(*this);
     lead_ = std::make_unique<Lead>(*links_, observer);
-    service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_));
+    service_ = std::make_unique<Service>(*lead_, view_.generation, workers_of(view_), executor_.open_memory);
     service_->begin_term(view_.term);
     if (step_idle_max.count() == 0) return;
     idle_check_ = io_.every(std::clamp(step_idle_max / 8, kIdleCheckMin, kIdleCheckMax), [this, step_idle_max] {

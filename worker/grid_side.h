@@ -22,6 +22,7 @@ class GridSide {
     struct Executor {
         std::function<void(Operation)> apply;  // hands it an operation
         std::function<void()> cancel;          // frees it from waiting for other ranks
+        DeviceMemories::Open open_memory;      // for layer calls
     };
 
     // `step_idle_max`: how long a step may stay open without a call; 0: for ever.

@@ -102,13 +102,41 @@ void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
     (*step)->called = true;
     if (Status valid = check_layer(**step, id, layer, tensors.size()); !valid) return done(refused(valid.error()));
     if (Status finite = check_values(**step, layer, tensors); !finite) return done(refused(finite.error()));
-    (*step)->next_layer = layer_after(models_.at((*step)->model).spec, (*step)->kind, layer);
-    enqueue({.body = RunLayer{{id}, layer},
+    enqueue_layer(**step, RunLayer{{id}, layer}, std::move(tensors), std::move(done));
+}
+
+Result<ClientTensors> Lead::check_in_place(const OpenStep& step, StepId id, int layer,
+                                           std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const {
+    if (links_.rank_count() > 1) {
+        return {Errc::unsupported, "tensors in GPU memory cannot be cut to several workers: a grid of one takes them"};
+    }
+    const ModelSpec& spec = models_.at(step.model).spec;
+    if (Status next = check_layer_order(spec, id, layer, step.next_layer); !next) return next.error();
+    const bool attends = step.kind == StepKind::attend;
+    return client_tensors(std::move(memory), at,
+                          {.q = call_tensor_bytes(spec, attends, false, step.tokens),
+                           .k = call_tensor_bytes(spec, false, spec.owns_kv(layer), step.tokens) / 2});
+}
+
+void Lead::layer_in_place(StepId id, int layer, std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at,
+                          Done done) {
+    const auto step = find_step(id);
+    if (!step) return done(refused(step.error()));
+    (*step)->called = true;
+    auto tensors = check_in_place(**step, id, layer, std::move(memory), at);
+    if (!tensors) return done(refused(tensors.error()));
+    enqueue_layer(**step, RunLayer{{id}, layer, *std::move(tensors)}, {}, std::move(done));
+}
+
+void Lead::enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done) {
+    step.next_layer = layer_after(models_.at(step.model).spec, step.kind, layer.layer);
+    const StepId id = layer.steps[0];
+    enqueue({.body = std::move(layer),
              .done = std::move(done),
              .step = id,
-             .model = (*step)->model,
-             .kind = (*step)->kind,
-             .tensors = {std::move(tensors), (*step)->tokens}});
+             .model = step.model,
+             .kind = step.kind,
+             .tensors = {std::move(tensors), step.tokens}});
 }
 
 Status Lead::check_owner(StepId id, Owner owner) const {
@@ -198,12 +226,14 @@ void Lead::dispatch(Pending pending) {
 // The queued layer calls that can run together with `first`: same model, kind and layer, and nothing of their step waits before them.
 std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
     std::vector<Pending> taken;
+    if (std::get<RunLayer>(first.body).in_place.memory) return taken;
     std::unordered_set<StepId> passed{first.step};  // steps with an earlier request
     int tokens = first.tensors.tokens;
     for (auto at = queue_.begin(); at != queue_.end() && tokens < kMergedTokensMax;) {
         const auto* layer = std::get_if<RunLayer>(&at->body);
-        const bool mergeable = layer && !passed.contains(at->step) && at->model == first.model &&
-                               at->kind == first.kind && layer->layer == std::get<RunLayer>(first.body).layer &&
+        const bool mergeable = layer && !layer->in_place.memory && !passed.contains(at->step) &&
+                               at->model == first.model && at->kind == first.kind &&
+                               layer->layer == std::get<RunLayer>(first.body).layer &&
                                tokens + at->tensors.tokens <= kMergedTokensMax;
         if (!mergeable) {
             if (at->step) passed.insert(at->step);
@@ -226,7 +256,8 @@ void Lead::dispatch_layers(Pending first) {
     if (merged.size() > 1) counters_.merged_layer_calls += merged.size();
     ++counters_.layer_calls;
 
-    RunLayer together{{}, std::get<RunLayer>(merged[0].body).layer};
+    RunLayer& leading = std::get<RunLayer>(merged[0].body);
+    RunLayer together{{}, leading.layer, std::move(leading.in_place)};
     const bool has_kv = model.spec.owns_kv(together.layer);
     std::vector<CallTensors> calls;
     std::vector<Share>& shares = under_way_[++counters_.operations];
@@ -237,7 +268,7 @@ void Lead::dispatch_layers(Pending first) {
         shares.push_back({call.tensors.tokens * output_row, std::move(call.done), call.step});
     }
     std::vector<comm::Payload> slices;
-    {
+    if (!together.in_place.memory) {
         const ScopedSpan span(&observer_.spans, SpanKind::slice, counters_.operations);
         slices = slice_by_head_part(model.spec, model.grid, has_q, has_kv, calls);
     }

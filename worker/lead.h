@@ -63,6 +63,10 @@ class Lead {
     // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer, a step that is not open, and a NaN or
     // infinity in k or v (where the model does not allow them) are refused at once, and the same layer can be called again.
     void layer(StepId step, int layer, comm::Payload tensors, Done done);
+    // The same with the tensors in GPU memory of the client's, where only sizes and places can be checked; alone, never merged with others. Of a
+    // grid of one rank.
+    void layer_in_place(StepId step, int layer, std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at,
+                        Done done);
     void commit(StepId step, Done done);
     void abort(StepId step, Done done);
 
@@ -136,6 +140,9 @@ class Lead {
     Error why_not_open(StepId step) const;
     std::unordered_set<StepId> steps_with_calls() const;
     Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
+    Result<ClientTensors> check_in_place(const OpenStep& step, StepId id, int layer,
+                                         std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const;
+    void enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done);
     Status check_values(const OpenStep& step, int layer, const comm::Payload& tensors);
 
     void left_queue(const Pending& pending, std::uint64_t operation);

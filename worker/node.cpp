@@ -175,8 +175,12 @@ void Node::join(const MembershipView& view, int rank) {
             });
     };
     const auto cancel = [this, generation] { collective_.cancel(generation); };
-    side_ = std::make_unique<GridSide>(io_, view, rank, options_.step_idle_max,
-                                       GridSide::Executor{.apply = apply_later, .cancel = cancel}, &metrics_);
+    const auto open_memory = [this](std::span<const std::byte> handle, std::uint64_t bytes) {
+        return device_->open_memory(handle, bytes);
+    };
+    side_ = std::make_unique<GridSide>(
+        io_, view, rank, options_.step_idle_max,
+        GridSide::Executor{.apply = apply_later, .cancel = cancel, .open_memory = open_memory}, &metrics_);
     if (!draining_) drain_timer_.reset();
     told_drained_ = false;
     executor_loop_.post([this, view, rank] { form(view, rank); });

@@ -9,6 +9,7 @@
 #include "core/ids.h"
 #include "core/sharding.h"
 #include "core/window.h"
+#include "worker/device_memory.h"
 #include "worker/inventory.h"
 #include "worker/recording_gather.h"
 #include "worker/shard.h"
@@ -46,6 +47,7 @@ struct SetWindow {
 struct RunLayer {
     std::vector<StepId> steps;  // of one model and kind; rows are in this order
     int layer = 0;
+    ClientTensors in_place = {};  // with one rank only, for one step: where they lie, instead of Operation::tensors
 };
 struct CommitStep {
     StepId step;

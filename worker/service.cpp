@@ -44,8 +44,12 @@ std::optional<Message> parse(const Request& request, Responder& responder) {
 
 }  // namespace
 
-Service::Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank)
-    : lead_(lead), generation_(generation), workers_by_rank_(std::move(workers_by_rank)) {}
+Service::Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank,
+                 DeviceMemories::Open open_memory)
+    : lead_(lead),
+      device_memories_(std::move(open_memory)),
+      generation_(generation),
+      workers_by_rank_(std::move(workers_by_rank)) {}
 
 void Service::handle(Request request, Responder responder) {
     const auto& header = request.frame.header;
@@ -72,6 +76,8 @@ void Service::handle(Request request, Responder responder) {
             return layer(request, std::move(responder));
         case MessageType::share_memory:
             return share_memory(request, std::move(responder));
+        case MessageType::share_device_memory:
+            return share_device_memory(request, std::move(responder));
         case MessageType::commit_step:
             return commit_step(request, std::move(responder));
         case MessageType::abort_step:
@@ -210,6 +216,7 @@ Lead::Done answer_layer(Responder responder, SharedMemory::Part output) {
 void Service::layer(const Request& request, Responder responder) {
     const auto message = parse<wire::LayerRequest>(request, responder);
     if (!message || !owns(request, message->step(), responder)) return;
+    if (message->has_on_device()) return layer_in_place(request, *message, std::move(responder));
     const StepId step{message->step()};
     if (message->shared_bytes() == 0) {
         return lead_.layer(step, message->layer(), request.frame.payload, answer_layer(std::move(responder), {}));
@@ -225,6 +232,32 @@ void Service::layer(const Request& request, Responder responder) {
     if (!output) return responder.fail(output.error());
     lead_.layer(step, message->layer(), comm::Payload(tensors->region, tensors->bytes),
                 answer_layer(std::move(responder), *output));
+}
+
+void Service::layer_in_place(const Request& request, const wire::LayerRequest& message, Responder responder) {
+    if (request.frame.payload.size() > 0 || message.shared_bytes() > 0) {
+        return responder.fail({Errc::invalid_argument, "tensors came twice: in GPU memory, and beside it"});
+    }
+    auto memory = device_memories_.of(request.connection);
+    if (!memory) return responder.fail(memory.error());
+    const wire::DeviceOffsets& at = message.on_device();
+    lead_.layer_in_place(StepId{message.step()}, message.layer(), *std::move(memory), {at.q(), at.k(), at.v(), at.o()},
+                         answer_layer(std::move(responder), {}));
+}
+
+void Service::share_device_memory(const Request& request, Responder responder) {
+    const auto message = parse<wire::ShareDeviceMemoryRequest>(request, responder);
+    if (!message) return;
+    if (workers_by_rank_.size() > 1) {
+        return responder.fail(
+            {Errc::unsupported, fmt::format("this grid has {} workers: GPU memory is shared with a grid of one only, "
+                                            "since tensors in it are not cut to several workers",
+                                            workers_by_rank_.size())});
+    }
+    if (Status shared = device_memories_.share(request, message->handle(), message->bytes()); !shared) {
+        return responder.fail(shared.error());
+    }
+    responder.reply(MessageType::empty, {});
 }
 
 void Service::share_memory(const Request& request, Responder responder) {

@@ -5,8 +5,13 @@
 
 #include "comm/rpc/server.h"
 #include "core/ids.h"
+#include "worker/device_memories.h"
 #include "worker/lead.h"
 #include "worker/shared_memory.h"
+
+namespace kvgrid::wire {
+class LayerRequest;
+}
 
 namespace kvgrid::worker {
 
@@ -17,12 +22,15 @@ namespace kvgrid::worker {
 //          such a request: anybody can send one.
 class Service {
   public:
-    Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank);
+    Service(Lead& lead, Generation generation, std::vector<WorkerId> workers_by_rank, DeviceMemories::Open open_memory);
 
     // Every request type that a lead serves; another type is answered with `unsupported`, another generation with
     // `stale_generation`.
     void handle(comm::Request request, comm::Responder responder);
-    void connection_lost(comm::ConnectionId connection) { shared_memory_.connection_lost(connection); }
+    void connection_lost(comm::ConnectionId connection) {
+        shared_memory_.connection_lost(connection);
+        device_memories_.connection_lost(connection);
+    }
 
     // As the coordinator says over the worker's own connection to it.
     void begin_term(std::uint64_t term) { term_ = term; }
@@ -36,7 +44,9 @@ class Service {
     void close_sequence(const comm::Request& request, comm::Responder responder);
     void begin_step(const comm::Request& request, comm::Responder responder);
     void layer(const comm::Request& request, comm::Responder responder);
+    void layer_in_place(const comm::Request& request, const wire::LayerRequest& message, comm::Responder responder);
     void share_memory(const comm::Request& request, comm::Responder responder);
+    void share_device_memory(const comm::Request& request, comm::Responder responder);
     bool owns(const comm::Request& request, std::uint64_t step, comm::Responder& responder) const;
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);
@@ -50,6 +60,7 @@ class Service {
 
     Lead& lead_;
     SharedMemory shared_memory_;
+    DeviceMemories device_memories_;
     const Generation generation_;
     std::uint64_t term_ = 0;
     const std::vector<WorkerId> workers_by_rank_;

@@ -51,6 +51,7 @@ struct ShardLayer {
     // pointers. A CPU's memory is the host's.
     TensorMemory inputs_in = TensorMemory::host;   // q, k and v
     TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
+    bool waits = false;                            // for the outcome, wherever the tensors lie
     SpanRecorder* spans = nullptr;                 // may be left out
     std::uint64_t operation = 0;                   // for them
 };
@@ -86,7 +87,7 @@ struct StepSize {
 //              which the ranks have to agree: whoever got through takes the call back (remove_model, abort).
 //   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing.
 //   Waiting    a layer call with outputs in the device's memory (of a write step: with inputs there) is queued on the device's stream and
-//              returns; every other call returns when its outcome is there. Tensors of a queued call stay as they are until the stream
+//              returns, unless it is told to wait; every other call returns when its outcome is there. Tensors of a queued call stay as they are until the stream
 //              has passed it. begin waits for all that is queued.
 //   Graphs     begin -> prepare -> the program captures its stream with the layer calls in it -> launches the graph -> commit; in a later
 //              step, as long as prepare gives the same number, begin -> prepare -> replay -> launches the graph -> commit. The graph is

@@ -168,6 +168,7 @@ Status Shard::layer(const ShardLayer& call) {
                                     .lse = call.lse,
                                     .inputs_in = call.inputs_in,
                                     .outputs_in = call.outputs_in,
+                                    .waits = call.waits,
                                     .spans = call.spans,
                                     .operation = call.operation});
     if (!run) return run;

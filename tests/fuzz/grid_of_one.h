@@ -52,7 +52,9 @@ class GridOfOne {
     worker::Executor executor_;
     Links links_{*this};
     worker::Lead lead_{links_};
-    worker::Service service_{lead_, kGeneration, {WorkerId{1}}};
+    worker::Service service_{lead_, kGeneration, {WorkerId{1}}, [this](auto handle, auto bytes) {
+                                 return device_.open_memory(handle, bytes);
+                             }};
     std::deque<Completed> completed_;
     std::set<SequenceId> open_;
     std::uint64_t handled_ = 0, answered_ = 0;

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device.h"
+#include "worker/gpu/client_memory.h"
 #include "worker/gpu/gpu_model.h"
 
 namespace kvgrid::worker {
@@ -94,6 +95,11 @@ DeviceStatus GpuDevice::status() const {
     }
     count_communicators(status);
     return status;
+}
+
+Result<std::shared_ptr<DeviceMemory>> GpuDevice::open_memory(std::span<const std::byte> handle,
+                                                             std::uint64_t bytes) const {
+    return open_client_memory(index_, handle, bytes);
 }
 
 Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShape& shape, std::uint32_t page_count) {

@@ -28,6 +28,8 @@ class GpuDevice final : public Device {
 
     DeviceStatus status() const override;
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
+    Result<std::shared_ptr<DeviceMemory>> open_memory(std::span<const std::byte> handle,
+                                                      std::uint64_t bytes) const override;
 
   protected:
     JoinIdentity join_identity() const override;

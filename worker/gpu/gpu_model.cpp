@@ -177,9 +177,9 @@ Status GpuModel::run(const DeviceLayer& layer) {
     }
     counters_.queue_ns += (std::chrono::steady_clock::now() - start).count();
     count(!layer.q.empty(), plan);
-    if (layer.leaves_nothing_to_host()) return {};
+    if (layer.leaves_nothing_to_host() && !layer.waits) return {};
     settle();
-    fetch(layer, places);
+    if (!layer.leaves_nothing_to_host()) fetch(layer, places);
     return {};
 }
 

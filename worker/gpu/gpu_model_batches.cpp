@@ -42,6 +42,9 @@ Status GpuModel::check(const DeviceLayer& layer, GpuStream::Capture capture) {
         return {Errc::wrong_state,
                 fmt::format("layer {} has tensors in the host's memory, which cannot be captured", layer.layer)};
     }
+    if (layer.waits) {
+        return {Errc::wrong_state, fmt::format("layer {} was told to wait, which cannot be captured", layer.layer)};
+    }
     const Batch* const batch = find_batch(layer.steps);
     if (batch != nullptr && batch->graph_epoch != 0 && epoch_of(*batch) == batch->graph_epoch) return {};
     return {Errc::wrong_state, fmt::format("layer {} cannot be captured yet: end the capture, prepare the steps, and "

@@ -115,6 +115,43 @@ TEST_F(LeadTest, WaitingLayerCallsLeaveTogetherAndResultsAreCutApart) {
     EXPECT_EQ(got, (std::vector<std::size_t>{row, 2 * row, 3 * row}));
 }
 
+TEST_F(LeadTest, CallsInClientsMemoryLeaveAloneAndOfAGridOfOneOnly) {
+    struct Memory final : DeviceMemory {
+        using DeviceMemory::DeviceMemory;
+    };
+    std::vector<std::byte> bytes(64 << 10);
+    const auto memory = std::make_shared<Memory>(bytes);
+    const DeviceOffsets at{0, 4096, 8192, 16384};
+    Errc refused{};
+    lead.layer_in_place(begin(1, 1), 0, memory, at, [&](const OperationResult& r) { refused = r.status.error().code; });
+    EXPECT_EQ(refused, Errc::unsupported);  // four ranks
+
+    RememberingLinks one{1};
+    Lead alone{one};
+    alone.submit(AddModel{kModel, spec, {1, 1}, 0}, kIgnore);
+    std::vector<StepId> steps;
+    for (std::uint64_t sequence : {1, 2, 3, 4}) {
+        alone.begin({.step = {}, .model = kModel, .kind = StepKind::attend, .parts = {{SequenceId{sequence}, 1}}}, 1,
+                    [&](StepId step, OperationResult) { steps.push_back(step); });
+    }
+    std::uint64_t done = 0;
+    while (done < 5) alone.completed(++done, {});
+    for (int i = 0; i < Lead::kInFlightMax; ++i) alone.submit(ReportOccupancy{}, kIgnore);  // all places are taken
+    alone.layer(steps[0], 0, tensors(1), kIgnore);
+    alone.layer_in_place(steps[1], 0, memory, at, kIgnore);
+    alone.layer_in_place(steps[2], 0, memory, at, kIgnore);
+    alone.layer(steps[3], 0, tensors(1), kIgnore);
+    const std::size_t before = one.sent[0].size();
+    while (done < 10) alone.completed(++done, {});
+    std::vector<std::vector<StepId>> sent;
+    for (std::size_t i = before; i < one.sent[0].size(); ++i) {
+        sent.push_back(std::get<RunLayer>(one.sent[0][i].body).steps);
+    }
+    EXPECT_EQ(sent, (std::vector<std::vector<StepId>>{{steps[0], steps[3]}, {steps[1]}, {steps[2]}}));
+    EXPECT_EQ(one.sent[0].back().tensors.size(), 0u);
+    EXPECT_EQ(std::get<RunLayer>(one.sent[0].back().body).in_place.o.data(), bytes.data() + at.o);
+}
+
 TEST_F(LeadTest, ACallDoesNotOvertakeAnEarlierOneOfItsOwnStep) {
     const StepId a = begin(1, 1), b = begin(2, 1);
     lead.layer(b, 0, tensors(1), kIgnore);
