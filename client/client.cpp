@@ -191,6 +191,25 @@ Result<GridOccupancy> Client::occupancy() {
     return from_wire(*reply);
 }
 
+Status Client::share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes) {
+    if (bytes == 0)
+        return {Errc::invalid_argument, "0 bytes of GPU memory were to be shared: share at least one tensor's"};
+    return impl_->share_device_memory(ipc_handle, bytes);
+}
+
+Status Client::unshare_device_memory() {
+    return impl_->share_device_memory({}, 0);
+}
+
+Status Client::Impl::share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes) {
+    wire::ShareDeviceMemoryRequest request;
+    request.set_handle(handle.data(), handle.size());
+    request.set_bytes(bytes);
+    return status_of(link.call_lead(
+        {.type = MessageType::share_device_memory, .reply = MessageType::empty, .message = comm::pack(request)},
+        deadline()));
+}
+
 Status Client::start_trace(TraceOptions options) {
     if (options.steps < 1 || options.duration.count() < 1 || options.spans_max < 1)
         return {Errc::invalid_argument, "TraceOptions: steps, duration and spans_max must be above 0"};

@@ -181,6 +181,13 @@ struct LayerInput {
     std::span<const std::byte> v;
 };
 
+// The same in GPU memory that was shared with Client::share_device_memory: where each begins, in bytes from the memory's beginning, at multiples of
+// 16. What the call does not have is not looked at.
+struct DeviceTensors {
+    std::uint64_t q = 0, k = 0, v = 0;
+    std::uint64_t o = 0;  // out, [tokens, query_heads, head_dim]; overlaps none of the others
+};
+
 class Sequence;
 class Step;
 
@@ -219,6 +226,16 @@ class Client {
     Result<Step> begin(std::span<const StepPart> parts, StepKind kind = StepKind::attend);
 
     Result<GridOccupancy> occupancy();
+
+    // Shares the first `bytes` of an allocation of this process's GPU memory with the lead, by the handle that cudaIpcGetMemHandle gives for it, for
+    // Step::layer_on_device. It takes the place of what was shared before. It stays allocated until `unshare_device_memory` has succeeded, with no
+    // layer_on_device under way, or all handles of this Client are gone. To be shared again when a connection was lost: layer_on_device
+    // says so (wrong_state).
+    //
+    //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one; or the grid has
+    //           several workers. invalid_argument: the handle opens nothing, or the allocation is smaller.
+    Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes);
+    Status unshare_device_memory();
 
     // Records what all ranks do from now on; `take_trace` reads what there is so far, as often as one likes. One recording at a time: a new
     // one replaces the last.
@@ -281,6 +298,14 @@ class Step {
     // memory that both share: the first call of a connection asks the lead for that and waits for the answer, also layer_async.
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
+
+    // The same with the tensors in GPU memory that the Client has shared, where they are read and o is written; nothing is copied. The program's
+    // streams have finished writing q, k and v when it calls; o is complete when the call returns. Values are not checked: a NaN or infinity in
+    // k or v is appended, whatever the model allows. After deadline_exceeded the memory may still be read and written, until it is let go.
+    //
+    //   Errors  as layer; wrong_state: no memory is shared on this connection. invalid_argument: a tensor is not within the memory, does not begin at
+    //           a multiple of 16, or would be overwritten by o. Whatever is refused has changed nothing.
+    Status layer_on_device(int layer, const DeviceTensors& tensors);
 
     Status commit();  // the new lengths become visible in all layers and shards at once; refused, the step stays open
     Status abort();

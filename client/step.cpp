@@ -156,6 +156,21 @@ std::future<Output> Step::layer_async(int layer, const LayerInput& input) {
     return output;
 }
 
+Status Step::layer_on_device(int layer, const DeviceTensors& tensors) {
+    if (auto error = impl_->refusal()) return *error;
+    wire::LayerRequest request;
+    request.set_step(impl_->id.value);
+    request.set_layer(layer);
+    wire::DeviceOffsets& at = *request.mutable_on_device();
+    at.set_q(tensors.q);
+    at.set_k(tensors.k);
+    at.set_v(tensors.v);
+    at.set_o(tensors.o);
+    return status_of(
+        impl_->call({.type = MessageType::layer, .reply = MessageType::layer_reply, .message = comm::pack(request)},
+                    impl_->client->deadline()));
+}
+
 Status Step::commit() {
     return impl_->finish(MessageType::commit_step, Impl::State::committed, impl_->client->deadline());
 }

@@ -308,5 +308,23 @@ TEST_F(BadInput, SharedMemoryThatIsNone) {
     ::close(unsealed);
 }
 
+TEST_F(BadInput, GpuMemoryIsNotSharedWithSeveralWorkers) {
+    const std::vector<std::byte> handle(64);
+    expect_refusal(client().share_device_memory(std::span<const std::byte, 64>(handle), 4096).error(),
+                   Errc::unsupported, "this grid has 2 workers");
+    const StepPart part{&trunk(), 1};
+    Step step = client().begin({&part, 1}).value();
+    expect_refusal(step.layer_on_device(0, {}).error(), Errc::wrong_state, "has shared no GPU memory");
+    EXPECT_TRUE(step.layer(0, layer_bytes(spec(), 0, 1, 5).input()));
+    EXPECT_TRUE(step.abort());
+}
+
+TEST(BadInputOfOne, GpuMemoryIsNotSharedWithAWorkerOnACpu) {
+    E2eCluster cluster(1, {"--device", "cpu"});
+    const std::vector<std::byte> handle(64);
+    expect_refusal(cluster.client().share_device_memory(std::span<const std::byte, 64>(handle), 4096).error(),
+                   Errc::unsupported, "start the worker on the GPU");
+}
+
 }  // namespace
 }  // namespace kvgrid::e2e

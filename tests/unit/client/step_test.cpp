@@ -223,5 +223,38 @@ TEST_F(StepTest, ManyThreadsMayCallOneClient) {
     EXPECT_EQ(aborts(), 0);
 }
 
+TEST_F(StepTest, ACallInGpuMemorySendsPlacesAlone) {
+    const std::vector<std::byte> handle = filled(64, 9);
+    cluster.lead.reply(MessageType::share_device_memory, MessageType::empty, wire::Empty());
+    EXPECT_EQ(client.share_device_memory(std::span<const std::byte, 64>(handle), 0).error(), Errc::invalid_argument);
+    EXPECT_EQ(cluster.lead.count(MessageType::share_device_memory), 0);
+    ASSERT_TRUE(client.share_device_memory(std::span<const std::byte, 64>(handle), 4096).ok());
+    auto share = cluster.lead.last_message<wire::ShareDeviceMemoryRequest>(MessageType::share_device_memory);
+    EXPECT_EQ(share.handle(), std::string(64, 9));
+    EXPECT_EQ(share.bytes(), 4096u);
+
+    Step step = begin();
+    ASSERT_TRUE(step.layer_on_device(1, {.q = 16, .k = 32, .v = 48, .o = 64}).ok());
+    EXPECT_EQ(cluster.lead.last(MessageType::layer).payload.size(), 0u);
+    const auto request = cluster.lead.last_message<wire::LayerRequest>(MessageType::layer);
+    EXPECT_EQ(request.step(), 7u);
+    EXPECT_EQ(request.layer(), 1);
+    EXPECT_EQ(request.shared_bytes(), 0u);
+    EXPECT_EQ(request.on_device().q(), 16u);
+    EXPECT_EQ(request.on_device().k(), 32u);
+    EXPECT_EQ(request.on_device().v(), 48u);
+    EXPECT_EQ(request.on_device().o(), 64u);
+    cluster.lead.fail(MessageType::layer, {Errc::wrong_state, "share it first"});
+    EXPECT_EQ(step.layer_on_device(2, {}).error(), Errc::wrong_state);
+    EXPECT_TRUE(step.commit().ok());
+    EXPECT_EQ(step.layer_on_device(2, {}).error(), Errc::wrong_state);
+    EXPECT_EQ(cluster.lead.count(MessageType::layer), 2);
+
+    ASSERT_TRUE(client.unshare_device_memory().ok());
+    share = cluster.lead.last_message<wire::ShareDeviceMemoryRequest>(MessageType::share_device_memory);
+    EXPECT_EQ(share.bytes(), 0u);
+    EXPECT_TRUE(share.handle().empty());
+}
+
 }  // namespace
 }  // namespace kvgrid
