@@ -186,6 +186,13 @@ TEST_F(GpuEmbedded, WhatCannotBeCapturedIsRefusedAndNothingIsLost) {
                     .outputs_in = TensorMemory::device};
     GpuGraph graph = program.capture([&] {
         EXPECT_EQ(program.shard().layer(call).error(), Errc::wrong_state);  // q in the host's memory
+        ShardLayer waiting = call;
+        waiting.q = {program.tensors(0).q.data(), q};
+        waiting.k = {program.tensors(0).k.data(), kv};
+        waiting.v = {program.tensors(0).v.data(), kv};
+        waiting.inputs_in = TensorMemory::device;
+        waiting.waits = true;
+        EXPECT_EQ(program.shard().layer(waiting).error(), Errc::wrong_state);
         for (int layer = 0; layer < 2; ++layer) EXPECT_TRUE(program.layer(step, layer, true).ok());
     });
     graph.launch(program.stream());
