@@ -29,7 +29,7 @@ part() {
     part "$bin/gpu_decode_bench"
     part "$bin/gpu_prefill_bench"
     part "$bin/gpu_pages_bench"
-    for bench in gpu_layer_bench gpu_join_bench embedded_decode sequence_bench; do
+    for bench in gpu_layer_bench gpu_client_bench gpu_join_bench embedded_decode sequence_bench; do
         if [[ -x $bin/$bench ]]; then part "$bin/$bench"; fi
     done
     if [[ -x $bin/kvgrid ]]; then part "$bin/kvgrid" bench --local 1 --clients 4 --context 262144 --steps 2500 --prefill 0 -q; fi
