@@ -87,7 +87,8 @@ TEST_F(GpuClient, StepsGiveTheBitsOfTheHostsMemory) {
     compare_kv(host, gpu, 200);
 
     EXPECT_TRUE(client_.unshare_device_memory());
-    EXPECT_TRUE(log_says(fmt::format("let {} bytes of a client's GPU memory go", tensors_.bytes())));
+    const std::string let_go = fmt::format("let {} bytes of a client's GPU memory go", tensors_.bytes());
+    EXPECT_TRUE(becomes_true(kPatience, [&] { return log_says(let_go); }));
     const StepPart part{&gpu, 1};
     Step step = client_.begin({&part, 1}).value();
     EXPECT_EQ(step.layer_on_device(0, tensors_.places()).error(), Errc::wrong_state);
