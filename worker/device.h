@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -127,6 +128,9 @@ class Device {
     // this is no GPU, or one that cannot reach that memory; invalid_argument where it is smaller, or the handle opens nothing.
     virtual Result<std::shared_ptr<DeviceMemory>> open_memory(std::span<const std::byte> handle,
                                                               std::uint64_t bytes) const;
+    // What the calling thread does, again and again, while a call waits for the device: something short, which does not call it. False: no call
+    // waits, since it is this thread that computes.
+    virtual bool set_idle_work(std::function<void()>) { return false; }
     void set_join_wish(JoinWish wish) { join_wish_ = wish; }  // for the joins that are made from then on
 
   protected:

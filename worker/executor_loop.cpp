@@ -16,12 +16,20 @@ constexpr std::chrono::microseconds kLongWork{500};
 void ExecutorLoop::run() {
     bool stands_in = false;
     for (;;) {
-        tell_news(stands_in);
+        // The next piece tells while it waits.
+        if (!(waits_do_io_ && queue_.has_work())) tell_news(stands_in);
         queue_.wait_for_work();
         const TimePoint start = std::chrono::steady_clock::now();
         if (!queue_.run_next()) return;
-        stands_in = std::chrono::steady_clock::now() - start < kLongWork;
+        stands_in = waits_do_io_ || std::chrono::steady_clock::now() - start < kLongWork;
     }
+}
+
+void ExecutorLoop::while_waiting() {
+    comm::IoThread::StandIn here(io_);
+    if (!here) return hand_news_over();
+    for (const auto& news : std::exchange(news_, {})) news();
+    here.work_off();
 }
 
 // And does the I/O thread's work until there is something to apply, if it can stand in.
@@ -35,8 +43,12 @@ void ExecutorLoop::tell_news(bool stands_in) {
             return;
         }
     }
-    for (auto& news : std::exchange(news_, {})) io_.post(std::move(news));
+    hand_news_over();
     io_.resume();  // the next operation has to be read by somebody
+}
+
+void ExecutorLoop::hand_news_over() {
+    for (auto& news : std::exchange(news_, {})) io_.post(std::move(news));
 }
 
 void ExecutorLoop::stop() {

@@ -12,6 +12,7 @@ namespace kvgrid::worker {
 //
 // While it has nothing to apply it stands in for the I/O thread: it finds the message that brings the next operation, applies it, and sends
 // what comes of it, all without waking another thread. Where operations take long, the two threads work side by side instead.
+// Where they wait for a device, it stands in meanwhile, too: what the operation before brought is told, and the next one is read.
 class ExecutorLoop {
   public:
     explicit ExecutorLoop(comm::IoThread& io) : io_(io) {}
@@ -21,15 +22,21 @@ class ExecutorLoop {
     // From a piece of work: what is to be done on the I/O thread after it.
     void report(std::function<void()> news) { news_.push_back(std::move(news)); }
 
+    // From a piece of work, again and again while it waits for something that needs no thread. `waits_do_io`: pieces do so.
+    void while_waiting();
+    void waits_do_io() { waits_do_io_ = true; }  // before `run`
+
     void run();   // until `stop`
     void stop();  // from any thread
 
   private:
     void tell_news(bool stands_in);
+    void hand_news_over();
 
     comm::IoThread& io_;
     ExecutorQueue queue_;
     std::vector<std::function<void()>> news_;  // executor thread only
+    bool waits_do_io_ = false;
 };
 
 }  // namespace kvgrid::worker

@@ -28,7 +28,9 @@ bool changes_report(const OperationBody& body) {
 }  // namespace
 
 Node::Node(NodeOptions options, FormCollective form, std::unique_ptr<Device> device)
-    : options_(std::move(options)), form_(std::move(form)), executor_loop_(io_), device_(std::move(device)) {}
+    : options_(std::move(options)), form_(std::move(form)), executor_loop_(io_), device_(std::move(device)) {
+    if (device_->set_idle_work([this] { executor_loop_.while_waiting(); })) executor_loop_.waits_do_io();
+}
 
 Node::~Node() {
     monitor_.reset();

@@ -30,6 +30,10 @@ class GpuDevice final : public Device {
     Result<std::unique_ptr<DeviceModel>> make_model(const DeviceModelShape& shape, std::uint32_t page_count) override;
     Result<std::shared_ptr<DeviceMemory>> open_memory(std::span<const std::byte> handle,
                                                       std::uint64_t bytes) const override;
+    bool set_idle_work(std::function<void()> work) override {
+        stream_.set_idle_work(std::move(work));
+        return true;
+    }
 
   protected:
     JoinIdentity join_identity() const override;

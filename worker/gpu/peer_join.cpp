@@ -114,6 +114,7 @@ Status PeerJoin::wait(Deadline deadline) {
         if (state == cudaSuccess) break;
         if (state != cudaErrorNotReady) kernels::check_cuda(state, "cudaStreamQuery");
         if (control_.is_cancelled()) word(kAbort) = 1;
+        stream_.idle();
         if (std::chrono::steady_clock::now() > deadline + kGrace)
             fatal("a join's kernel does not end: the GPU is stuck");
     }

@@ -34,6 +34,7 @@ void GpuStream::wait(std::chrono::milliseconds timeout) const {
         const cudaError_t state = cudaStreamQuery(stream_);
         if (state == cudaSuccess) return;
         if (state != cudaErrorNotReady) check_cuda(state, "cudaStreamQuery");
+        idle();
         if (std::chrono::steady_clock::now() >= deadline) {
             fatal(fmt::format("the GPU has not finished its work within {} ms: it is stuck, and its pages are lost",
                               timeout.count()));

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
+#include <utility>
 
 #include "kernels/cuda/device_span.h"
 
@@ -26,9 +28,16 @@ class GpuStream {
     // Polls until all work queued so far is done. After `timeout` the GPU counts as broken: Fatal.
     void wait(std::chrono::milliseconds timeout) const;
 
+    // What waits do meanwhile, here and where others poll the stream.
+    void set_idle_work(std::function<void()> work) { idle_work_ = std::move(work); }
+    void idle() const {
+        if (idle_work_) idle_work_();
+    }
+
   private:
     const bool is_own_;
     kernels::Stream stream_;
+    std::function<void()> idle_work_;
 };
 
 // A moment in a stream.
