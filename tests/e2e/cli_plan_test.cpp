@@ -46,6 +46,19 @@ TEST(DemoPlan, TakesTheWholeContextWhereNothingIsKnownOfTheMemory) {
     EXPECT_EQ(plan_demo(small_trace(), {}, std::nullopt).context_tokens, 131'072);
 }
 
+TEST(DemoPlan, PutsAWorkerOnEachGpuAndTwoOnTheOnlyOne) {
+    const DemoPlan one = plan_demo(small_trace(), {.gpus = 1}, std::nullopt);
+    EXPECT_EQ(one.grid, (GridShape{1, 2}));
+    EXPECT_TRUE(one.one_process);
+
+    for (int gpus : {2, 4, 8}) {
+        const DemoPlan plan = plan_demo(small_trace(), {.gpus = gpus}, std::nullopt);
+        EXPECT_EQ(plan.grid, (GridShape{1, std::min(gpus, 4)}));
+        EXPECT_FALSE(plan.one_process);
+    }
+    EXPECT_FALSE(plan_demo(small_trace(), {}, std::nullopt).one_process);
+}
+
 TEST(AvailableMemory, IsReadFromMeminfo) {
     EXPECT_EQ(mem_available_in("MemTotal:       100 kB\nMemAvailable:    25 kB\n"), 25u << 10);
     EXPECT_EQ(mem_available_in("MemTotal:       100 kB\n"), std::nullopt);

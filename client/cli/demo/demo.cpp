@@ -99,6 +99,7 @@ Result<DemoSummary> run_demo(const DemoOptions& options) {
 
     auto cluster = LocalCluster::start({.workers = plan.grid.workers(),
                                         .memory_bytes_per_worker = plan.memory_per_worker(),
+                                        .one_process = plan.one_process,
                                         .state_dir = options.state_dir,
                                         .interrupted = options.interrupted});
     if (!cluster) return cluster.error();

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint64_t kProgramsBytes = std::uint64_t{1} << 30;  // six processes with their buffers
 constexpr std::int64_t kContextTokensMin = 1'024;
-constexpr int kWorkersMax = 4;
+constexpr int kWorkersMin = 2, kWorkersMax = 4;
 constexpr int kSparePagesOfStream = 4;  // for the decoded tokens, and for the branches of the fork
 
 std::uint64_t pool_bytes(const ModelSpec& spec, const GridShape& grid, std::int64_t tokens) {
@@ -43,7 +43,8 @@ ModelSpec smollm2_135m_spec(int layers) {
 DemoPlan plan_demo(const analysis::Trace& trace, const DemoWish& wish, std::optional<std::uint64_t> available_bytes) {
     DemoPlan plan;
     if (wish.gpus > 0) {
-        plan.grid = {1, std::min(wish.gpus, kWorkersMax)};
+        plan.grid = {1, std::clamp(wish.gpus, kWorkersMin, kWorkersMax)};
+        plan.one_process = wish.gpus < plan.grid.workers();
         plan.trace_dtype = Dtype::bf16;
         available_bytes = std::nullopt;  // it is the GPUs' that counts, and the workers say if it is too little
     }
