@@ -10,6 +10,7 @@
 #include "client/cli/local/child_process.h"
 #include "client/cli/local/state_directory.h"
 #include "client/cli/local/text_file.h"
+#include "client/cli/local/worker_gpus.h"
 #include "client/cli/progress.h"
 #include "client/kvgrid.h"
 #include "core/units.h"
@@ -138,6 +139,17 @@ Result<LocalClusterRecord> wait_until_ready(ChildProcess& keeper, const StartOpt
     return keeper_error(keeper, state_dir);
 }
 
+// As processes they would take turns on it.
+void advise_one_process(const StartOptions& options, const OutputOptions& output) {
+    if (output.quiet || options.one_process) return;
+    const auto gpus = worker_gpus();
+    if (!gpus || gpus->empty() || options.workers <= static_cast<int>(gpus->size())) return;
+    fmt::print(
+        stderr,
+        "note: {} workers share {} GPU{}, which takes turns between their processes: --one-process is far faster\n",
+        options.workers, gpus->size(), gpus->size() == 1 ? "" : "s");
+}
+
 ExitCode run(CommandLine& line, const StartOptions& options) {
     const fs::path state_dir = local_state_dir(options.which.state_dir, options.which.name);
     const auto memory_bytes = parse_bytes(options.memory);
@@ -146,6 +158,7 @@ ExitCode run(CommandLine& line, const StartOptions& options) {
     if (const auto running = running_local_cluster(state_dir))
         return answer_running(line, options, *running, *memory_bytes, state_dir);
 
+    advise_one_process(options, line.output);
     auto keeper = start_keeper(options, *memory_bytes, state_dir);
     if (!keeper) return line.fail(keeper.error());
     const auto record = wait_until_ready(*keeper, options, state_dir, line.output);
