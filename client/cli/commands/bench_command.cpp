@@ -10,6 +10,7 @@
 #include "client/cli/find_cluster.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/local/local_cluster.h"
+#include "client/cli/local/worker_gpus.h"
 #include "client/cli/progress.h"
 
 namespace kvgrid::cli {
@@ -103,6 +104,7 @@ ExitCode run(const ClusterCommand& command, const BenchOptions& options) {
     if (options.local_workers > 0) {
         auto started = LocalCluster::start({.workers = options.local_workers,
                                             .memory_bytes_per_worker = plan.pool_bytes_per_worker({1, 1}),
+                                            .one_process = must_share_gpus(options.local_workers, worker_gpus()),
                                             .state_dir = {},
                                             .interrupted = [&watch] { return watch.interrupted(); }});
         if (!started) return command.fail(started.error(), "kvgrid doctor");

@@ -143,7 +143,7 @@ Result<LocalClusterRecord> wait_until_ready(ChildProcess& keeper, const StartOpt
 void advise_one_process(const StartOptions& options, const OutputOptions& output) {
     if (output.quiet || options.one_process) return;
     const auto gpus = worker_gpus();
-    if (!gpus || gpus->empty() || options.workers <= static_cast<int>(gpus->size())) return;
+    if (!must_share_gpus(options.workers, gpus)) return;
     fmt::print(
         stderr,
         "note: {} workers share {} GPU{}, which takes turns between their processes: --one-process is far faster\n",

@@ -29,4 +29,8 @@ Result<std::vector<std::string>> worker_gpus() {
     return lines_after(answer, "gpu ");
 }
 
+bool must_share_gpus(int workers, const Result<std::vector<std::string>>& gpus) {
+    return gpus && !gpus->empty() && workers > static_cast<int>(gpus->size());
+}
+
 }  // namespace kvgrid::cli
