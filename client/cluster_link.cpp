@@ -147,7 +147,7 @@ Result<Lead> ClusterLink::take_up(const wire::StatusReply& status) {
     bool same = lead_ && lead_->generation.value == status.generation() &&
                 lead_->channel->endpoint().to_string() == endpoint->to_string();
     if (same) return *lead_;  // another thread was faster
-    auto channel = std::make_shared<comm::Channel>(io_, *endpoint);
+    auto channel = std::make_shared<comm::Channel>(io_, *endpoint, comm::Channel::Options{.ring = true});
     auto tensors = SharedTensors::make(*channel);
     previous = std::exchange(lead_, Lead{.channel = std::move(channel),
                                          .generation = Generation{status.generation()},

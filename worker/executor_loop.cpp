@@ -11,6 +11,9 @@ namespace {
 // Longer work is worth two wake-ups: messages are read, and operations sent to peers, while it runs. The piece before tells.
 constexpr std::chrono::microseconds kLongWork{500};
 
+// Between two looks at the sockets, which cost a system call, of a wait that may end any moment.
+constexpr std::chrono::microseconds kSocketPeriod{20};
+
 }  // namespace
 
 void ExecutorLoop::run() {
@@ -28,8 +31,11 @@ void ExecutorLoop::run() {
 void ExecutorLoop::while_waiting() {
     comm::IoThread::StandIn here(io_);
     if (!here) return hand_news_over();
+    const TimePoint now = std::chrono::steady_clock::now();
+    if (news_.empty() && now < next_work_off_) return here.look();
     for (const auto& news : std::exchange(news_, {})) news();
     here.work_off();
+    next_work_off_ = now + kSocketPeriod;
 }
 
 // And does the I/O thread's work until there is something to apply, if it can stand in.

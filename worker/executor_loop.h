@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "comm/rpc/io_thread.h"
+#include "core/clock.h"
 #include "worker/executor_queue.h"
 
 namespace kvgrid::worker {
@@ -37,6 +38,7 @@ class ExecutorLoop {
     ExecutorQueue queue_;
     std::vector<std::function<void()>> news_;  // executor thread only
     bool waits_do_io_ = false;
+    TimePoint next_work_off_{};  // executor thread only
 };
 
 }  // namespace kvgrid::worker

@@ -17,7 +17,9 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "comm/rpc/io_thread.h"
 #include "comm/rpc/io_turn.h"
@@ -39,12 +41,23 @@ template <class T = void>
 using Task = asio::awaitable<T, Executor>;
 inline constexpr asio::use_awaitable_t<Executor> use_task;
 
+class RingLine;
+
 struct IoThread::Impl {
     asio::io_context context;
     asio::executor_work_guard<Executor> keeps_running{context.get_executor()};
     IoTurn turn;
     ShortWaits stand_ins_waits;  // of whoever stands in
     std::thread thread;
+
+    // On the I/O thread: the rings of connections, until they die. Whoever stands in looks at them, and says so in them.
+    void add(const std::shared_ptr<RingLine>& line);
+    bool look();  // whether there was anything
+    void begin_looking();
+    void cease_looking();  // and looks a last time
+
+    std::vector<std::weak_ptr<RingLine>> lines;
+    bool looking = false;
 };
 
 // Starts a coroutine. What it throws ends the process through the I/O thread (asio::detached would swallow it).

@@ -199,13 +199,23 @@ void Channel::Impl::send(Waiting frame) {
     *unsent_bytes -= frame.size();  // the stream counts them from here
     if (frame.header.request != 0) {
         frame.header.timeout_ms = milliseconds_until(frame.deadline);
-        pending.mark_sent(frame.header.request);
+        if (send_by_ring(frame)) return;
+        pending.mark_sent(frame.header.request, PendingCalls::Call::Sent::by_socket);
+        ++socket_calls;
     }
     stream->send(frame.header, std::move(frame.message), std::move(frame.payload));
 }
 
+// Not past a call that is on its way through the socket: the server reads calls in their order.
+bool Channel::Impl::send_by_ring(const Waiting& frame) {
+    if (!ring || socket_calls > 0 || frame.payload.size() > 0 || !ring->send(frame.header, frame.message)) return false;
+    pending.mark_sent(frame.header.request, PendingCalls::Call::Sent::by_ring);
+    return true;
+}
+
 void Channel::Impl::end(PendingCalls::Call call, Result<Frame> result) {
     --call_count;
+    if (call.sent == PendingCalls::Call::Sent::by_socket) --socket_calls;
     io.impl().turn.expect_no_more();
     call.done(std::move(result));
 }
@@ -225,7 +235,7 @@ void Channel::Impl::expire_calls() {
     watch_deadlines();
     for (auto& call : expired) {
         const Error error =
-            call.sent
+            call.sent != PendingCalls::Call::Sent::no
                 ? Error{Errc::deadline_exceeded, "no answer from " + endpoint.to_string() + " in time"}
                 : Error{Errc::unavailable, "no connection to " + endpoint.to_string() + " in time: " + connect_problem};
         end(std::move(call), error);
@@ -248,6 +258,7 @@ void Channel::Impl::close() {
     closed = true;
     on_disconnect = nullptr;
     connection = 0;
+    if (ring) ring->close();
     if (stream) stream->close();
     for (const Waiting& call : waiting) *unsent_bytes -= call.size();
     waiting.clear();

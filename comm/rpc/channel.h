@@ -23,6 +23,8 @@ class Channel {
         std::size_t unsent_bytes_max = std::size_t{1} << 30;  // beyond it: busy
         std::chrono::milliseconds backoff_min{10};
         std::chrono::milliseconds backoff_max{1'000};
+        bool ring =
+            false;  // calls with short messages go through memory shared with a server of this host, where it takes it; no posts then
     };
 
     Channel(IoThread& io, Endpoint endpoint, Options options);

@@ -2,12 +2,14 @@
 
 #include "comm/rpc/channel_impl.h"
 #include "comm/wire/messages.h"
+#include "core/log.h"
 
 namespace kvgrid::comm {
 namespace {
 
 constexpr std::chrono::milliseconds kConnectTimeout{3'000};  // of one attempt
 constexpr std::chrono::milliseconds kFrameTimeout{30'000};
+constexpr std::chrono::milliseconds kRingTimeout{10'000};
 
 }  // namespace
 
@@ -86,36 +88,85 @@ void Channel::Impl::established(Socket socket) {
     // Until the server has answered something, it may be one that refuses connections: the next attempt waits.
     connect_not_before = std::chrono::steady_clock::now() + backoff.next();
     send_waiting();
+    if (options.ring && endpoint.is_unix()) share_ring();
+}
+
+// Where it cannot be shared, the socket serves as well.
+void Channel::Impl::share_ring() {
+    auto region = SharedRegion::make(FrameRing::bytes());
+    if (!region) return;
+    wire::ShareMemoryRequest request;
+    request.set_file((*region)->file());
+    request.set_bytes((*region)->bytes().size());
+    Waiting call{{.type = MessageType::share_ring}, pack(request), {}, deadline_in(kRingTimeout)};
+    *unsent_bytes += call.size();
+    ++call_count;
+    io.impl().turn.expect();
+    const std::weak_ptr<FrameStream> asked = stream;
+    begin_call(std::move(call), [this, asked, region = *std::move(region)](const Result<Frame>& reply) {
+        if (reply && !asked.expired() && asked.lock() == stream) open_ring(region);
+    });
+}
+
+void Channel::Impl::open_ring(std::shared_ptr<SharedRegion> region) {
+    const auto answer = [this](Frame frame) {
+        if (const auto error = take_answer(std::move(frame))) {
+            log_warn(error->to_string());
+            ring->close();
+            stream->close();
+        }
+    };
+    const auto corrupt = [this](const Error& error) {
+        log_warn(of_server(error.code, error.message).to_string());
+        stream->close();
+    };
+    ring = std::make_shared<RingLine>(std::move(region), FrameRing::Side::client, stream,
+                                      RingLine::Handlers{[] { return true; }, answer, corrupt});
+    io.impl().add(ring);
+}
+
+Error Channel::Impl::of_server(Errc code, const std::string& what) const {
+    return {code, "server " + endpoint.to_string() + ": " + what};
 }
 
 // Hands replies to their calls until the connection ends; returns why it did.
 Task<Error> Channel::Impl::read_replies() {
-    const std::string server = "server " + endpoint.to_string() + ": ";
     for (;;) {
         auto frame = co_await stream->read();
         if (!frame.ok() && frame.error() == Errc::unavailable) {
-            co_return Error{Errc::unavailable, server + "the connection broke (" + frame.error().message +
-                                                   "): whether calls that waited were carried out is not known"};
+            co_return of_server(Errc::unavailable, "the connection broke (" + frame.error().message +
+                                                       "): whether calls that waited were carried out is not known");
         }
-        if (!frame.ok()) co_return Error{frame.error().code, server + frame.error().message};
-        const FrameHeader header = frame->header;
-        if (is_request(header.type)) co_return Error{Errc::corrupt, server + name_of(header.type) + " is no answer"};
-
-        Result<Frame> answer = std::move(*frame);
-        if (header.type == MessageType::error) {
-            auto reply = unpack<wire::ErrorReply>(*answer);
-            answer = reply.ok() ? from_wire(*reply) : reply.error();
+        if (!frame.ok()) co_return of_server(frame.error().code, frame.error().message);
+        if (frame->header.type == MessageType::look) {
+            if (ring) ring->look();
+            continue;
         }
-        if (header.request == 0)
-            co_return answer.ok() ? Error{Errc::corrupt, server + "an answer to no call"} : answer.error();
-        backoff.reset();
-        connect_not_before = {};
-        auto call = pending.take(header.request);
-        if (call) end(std::move(*call), std::move(answer));  // otherwise its deadline has passed
+        if (auto error = take_answer(std::move(*frame))) co_return *error;
     }
 }
 
+// Gives it to its call; or says what is wrong with it.
+std::optional<Error> Channel::Impl::take_answer(Frame frame) {
+    const FrameHeader header = frame.header;
+    if (is_request(header.type)) return of_server(Errc::corrupt, name_of(header.type) + std::string(" is no answer"));
+
+    Result<Frame> answer = std::move(frame);
+    if (header.type == MessageType::error) {
+        auto reply = unpack<wire::ErrorReply>(*answer);
+        answer = reply.ok() ? from_wire(*reply) : reply.error();
+    }
+    if (header.request == 0) return answer.ok() ? of_server(Errc::corrupt, "an answer to no call") : answer.error();
+    backoff.reset();
+    connect_not_before = {};
+    auto call = pending.take(header.request);
+    if (call) end(std::move(*call), std::move(answer));  // otherwise its deadline has passed
+    return std::nullopt;
+}
+
 void Channel::Impl::lost(const Error& why) {
+    if (ring) ring->close();
+    ring.reset();
     stream->close();
     stream.reset();
     if (closed) return;

@@ -11,6 +11,7 @@
 #include "comm/rpc/channel.h"
 #include "comm/rpc/frame_stream.h"
 #include "comm/rpc/pending_calls.h"
+#include "comm/rpc/ring_line.h"
 
 namespace kvgrid::comm {
 
@@ -56,6 +57,11 @@ struct Channel::Impl : std::enable_shared_from_this<Channel::Impl> {
     Task<> wait_for_back_off();
     Task<Error> read_replies();
     void established(Socket socket);
+    void share_ring();
+    void open_ring(std::shared_ptr<SharedRegion> region);
+    bool send_by_ring(const Waiting& frame);
+    std::optional<Error> take_answer(Frame frame);
+    Error of_server(Errc code, const std::string& what) const;
     void lost(const Error& why);
 
     IoThread& io;
@@ -74,6 +80,8 @@ struct Channel::Impl : std::enable_shared_from_this<Channel::Impl> {
     SteadyTimer deadline_timer;
     Deadline watched_deadline = Deadline::max();
     std::shared_ptr<FrameStream> stream;  // while connected
+    std::shared_ptr<RingLine> ring;       // of that connection, once the server has it
+    int socket_calls = 0;                 // that the server may not have read yet
     std::uint64_t last_connection = 0;
     Backoff backoff;
     TimePoint connect_not_before{};

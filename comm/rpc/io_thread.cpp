@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "comm/rpc/asio_impl.h"
+#include "comm/rpc/ring_line.h"
 #include "core/log.h"
 
 namespace kvgrid::comm {
@@ -23,15 +24,49 @@ void run(const Work& work) {
     }
 }
 
-// Without sleeping. Others that wait for this core get it between two looks.
+constexpr int kLooks = 16;  // at the rings, for one at the sockets, which takes as long as all of them
+
+// Without sleeping. Others that wait for this core get it between two looks at the sockets.
 template <class Done>
-void poll_until(asio::io_context& context, const Done& done, Deadline deadline) {
-    while (!done() && std::chrono::steady_clock::now() < deadline) {
-        if (context.poll_one() == 0) std::this_thread::yield();
+void poll_until(IoThread::Impl& impl, const Done& done, Deadline deadline) {
+    for (int looks = 0; !done() && std::chrono::steady_clock::now() < deadline; ++looks) {
+        if (impl.look()) continue;
+        if (!impl.lines.empty() && looks % kLooks != 0) continue;
+        if (impl.context.poll_one() == 0) std::this_thread::yield();
     }
 }
 
 }  // namespace
+
+void IoThread::Impl::add(const std::shared_ptr<RingLine>& line) {
+    std::erase_if(lines, [](const auto& gone) { return gone.expired(); });
+    lines.push_back(line);
+    line->set_looking(looking);
+}
+
+// By index, and holding each: what is found may add lines, and end them.
+bool IoThread::Impl::look() {
+    bool found = false;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        if (const auto line = lines[i].lock()) found |= line->look();
+    }
+    return found;
+}
+
+void IoThread::Impl::begin_looking() {
+    if (std::exchange(looking, true)) return;
+    for (const auto& held : lines) {
+        if (const auto line = held.lock()) line->set_looking(true);
+    }
+}
+
+void IoThread::Impl::cease_looking() {
+    if (!std::exchange(looking, false)) return;
+    for (const auto& held : lines) {
+        if (const auto line = held.lock()) line->set_looking(false);
+    }
+    look();
+}
 
 IoThread::IoThread() : impl_(std::make_unique<Impl>()) {
     impl_->thread = std::thread([&impl = *impl_] {
@@ -65,9 +100,14 @@ bool IoThread::on_this_thread() const {
 }
 
 IoThread::StandIn::StandIn(IoThread& io)
-    : io_(io),
-      stands_in_(
-          io.impl_->turn.take([&impl = *io.impl_] { asio::post(impl.context, [&impl] { impl.turn.hand_over(); }); })) {}
+    : io_(io), stands_in_(io.impl_->turn.take([&impl = *io.impl_] {
+          asio::post(impl.context, [&impl] {
+              impl.turn.hand_over();
+              impl.cease_looking();  // this thread sleeps
+          });
+      })) {
+    if (stands_in_) io.impl_->begin_looking();
+}
 
 void IoThread::StandIn::leave() {
     if (std::exchange(stands_in_, false)) io_.impl_->turn.leave();
@@ -75,25 +115,36 @@ void IoThread::StandIn::leave() {
 
 void IoThread::StandIn::work_until(const std::function<bool()>& done, Deadline deadline) {
     if (!stands_in_) return;
-    asio::io_context& context = io_.impl_->context;
+    Impl& impl = *io_.impl_;
     ShortWaits& waits = io_.impl_->stand_ins_waits;
     const TimePoint start = std::chrono::steady_clock::now();
     run([&] {
-        if (waits.worth_polling()) poll_until(context, done, std::min(deadline, start + ShortWaits::kPolling));
+        if (waits.worth_polling()) poll_until(impl, done, std::min(deadline, start + ShortWaits::kPolling));
         while (!done() && std::chrono::steady_clock::now() < deadline) {
+            impl.cease_looking();
+            if (done()) break;
             if (deadline == Deadline::max()) {
-                context.run_one();
+                impl.context.run_one();
             } else {
-                context.run_one_until(deadline);
+                impl.context.run_one_until(deadline);
             }
         }
+        impl.begin_looking();
     });
     waits.ended(std::chrono::steady_clock::now() - start);
 }
 
 void IoThread::StandIn::work_off() {
     if (!stands_in_) return;
-    run([&] { io_.impl_->context.poll(); });
+    run([&] {
+        io_.impl_->look();
+        io_.impl_->context.poll();
+    });
+}
+
+void IoThread::StandIn::look() {
+    if (!stands_in_) return;
+    run([&] { io_.impl_->look(); });
 }
 
 // The handle that the user holds; what runs is the State, which the pending wait keeps alive.

@@ -39,6 +39,7 @@ class IoThread {
         void work_until(const std::function<bool()>& done, Deadline deadline);
         // Does what is ready, without waiting.
         void work_off();
+        void look();  // what is ready in shared memory: no system call
         void leave();
 
       private:

@@ -10,8 +10,8 @@ std::uint64_t PendingCalls::add(Deadline deadline, Callback done) {
     return request;
 }
 
-void PendingCalls::mark_sent(std::uint64_t request) {
-    if (const auto found = calls_.find(request); found != calls_.end()) found->second.call.sent = true;
+void PendingCalls::mark_sent(std::uint64_t request, Call::Sent way) {
+    if (const auto found = calls_.find(request); found != calls_.end()) found->second.call.sent = way;
 }
 
 std::optional<PendingCalls::Call> PendingCalls::take(std::uint64_t request) {
@@ -34,7 +34,7 @@ std::vector<PendingCalls::Call> PendingCalls::take_expired(TimePoint now) {
 std::vector<PendingCalls::Call> PendingCalls::take_sent() {
     std::vector<std::uint64_t> requests;
     for (const auto& [request, entry] : calls_) {
-        if (entry.call.sent) requests.push_back(request);
+        if (entry.call.sent != Call::Sent::no) requests.push_back(request);
     }
     std::vector<Call> sent;
     for (const std::uint64_t request : requests) sent.push_back(std::move(*take(request)));

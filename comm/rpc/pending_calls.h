@@ -19,11 +19,11 @@ class PendingCalls {
     using Callback = std::function<void(Result<Frame>)>;
     struct Call {
         Callback done;
-        bool sent = false;  // the server may have seen it
+        enum class Sent { no, by_ring, by_socket } sent = Sent::no;  // once sent, the server may have seen it
     };
 
     std::uint64_t add(Deadline deadline, Callback done);  // its request number, never 0 and never used again
-    void mark_sent(std::uint64_t request);
+    void mark_sent(std::uint64_t request, Call::Sent way);
     bool contains(std::uint64_t request) const { return calls_.contains(request); }
 
     std::optional<Call> take(std::uint64_t request);

@@ -8,6 +8,7 @@
 
 #include "comm/rpc/acceptors.h"
 #include "comm/rpc/frame_stream.h"
+#include "comm/rpc/ring_line.h"
 #include "comm/wire/messages.h"
 #include "core/log.h"
 
@@ -22,6 +23,7 @@ struct Connection {
 
     const ConnectionId id;
     const std::shared_ptr<FrameStream> stream;
+    std::shared_ptr<RingLine> ring;  // if the peer shares one
     std::int32_t peer_process = 0;
     int requests_in_flight = 0;
     std::size_t request_bytes_in_flight = 0;
@@ -35,6 +37,10 @@ std::int32_t peer_process_of(Socket& socket) {
     socklen_t size = sizeof peer;
     if (getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return 0;
     return peer.pid;
+}
+
+Error no_request(MessageType type) {
+    return {Errc::corrupt, std::string(name_of(type)) + " is an answer, no request"};
 }
 
 void send_error(FrameStream& stream, std::uint64_t request, const Error& error) {
@@ -91,6 +97,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
 
     void add(Socket socket);
     void close_all();
+    void handle(Connection& connection, Frame frame);
+    Status share_ring(Connection& connection, const Frame& request);
     bool is_full(const Connection& connection) const;
     void release_request(const Asked& asked);
     void resume(Connection& connection) const;
@@ -153,6 +161,7 @@ void Server::Impl::close_all() {
     handlers = {};
     acceptors->close();
     for (auto& [id, connection] : connections) {
+        if (connection->ring) connection->ring->close();
         connection->stream->close();
         connection->resumed.cancel();
     }
@@ -190,6 +199,7 @@ Task<> Server::Impl::serve(std::shared_ptr<Impl> server, ConnectionPtr connectio
         send_error(*connection->stream, connection->stream->rejected_request(), end);
         co_await connection->stream->linger();
     }
+    if (connection->ring) connection->ring->close();
     connection->stream->close();
     server->connections.erase(connection->id);
     --server->connection_count;
@@ -210,18 +220,55 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         auto frame = co_await connection.stream->read();
         if (!frame.ok()) co_return frame.error();
         if (closed) break;
-        const FrameHeader& header = frame->header;
-        if (!is_request(header.type)) {
-            co_return Error{Errc::corrupt, std::string(name_of(header.type)) + " is an answer, no request"};
-        }
-        const TimePoint arrival = std::chrono::steady_clock::now();
-        const Deadline deadline =
-            header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
-        Responder responder = responder_for(connection, *frame, arrival);
-        handlers.on_request({std::move(*frame), connection.id, deadline, connection.peer_process},
-                            std::move(responder));
+        if (!is_request(frame->header.type)) co_return no_request(frame->header.type);
+        if (connection.ring) connection.ring->look();  // what was sent before it
+        if (frame->header.type == MessageType::look) continue;
+        handle(connection, std::move(*frame));
     }
     co_return Error{Errc::unavailable, "the server is closed"};
+}
+
+void Server::Impl::handle(Connection& connection, Frame frame) {
+    const FrameHeader header = frame.header;
+    const TimePoint arrival = std::chrono::steady_clock::now();
+    const Deadline deadline =
+        header.timeout_ms == 0 ? arrival + kNoTimeout : arrival + std::chrono::milliseconds(header.timeout_ms);
+    Responder responder = responder_for(connection, frame, arrival);
+    if (header.type == MessageType::share_ring) {
+        const Status shared = share_ring(connection, frame);
+        return shared ? responder.reply(MessageType::empty, {}) : responder.fail(shared.error());
+    }
+    handlers.on_request({std::move(frame), connection.id, deadline, connection.peer_process}, std::move(responder));
+}
+
+Status Server::Impl::share_ring(Connection& connection, const Frame& request) {
+    const auto message = unpack<wire::ShareMemoryRequest>(request);
+    if (!message) return message.error();
+    if (connection.peer_process == 0) {
+        return {Errc::unsupported, "a ring can be shared over a Unix-domain socket of this host only"};
+    }
+    if (message->bytes() < FrameRing::bytes()) {
+        return {Errc::invalid_argument,
+                "a ring of " + std::to_string(message->bytes()) + " bytes: has " + std::to_string(FrameRing::bytes())};
+    }
+    auto region = SharedRegion::open(connection.peer_process, message->file(), message->bytes());
+    if (!region) return region.error();
+    const auto break_off = [this, &connection](const Error& error) {
+        ++broken_off;
+        log_warn("closing a connection: " + error.to_string());
+        connection.ring->close();
+        connection.stream->close();
+    };
+    const auto take = [this, &connection, break_off](Frame frame) {
+        if (!is_request(frame.header.type)) return break_off(no_request(frame.header.type));
+        handle(connection, std::move(frame));
+    };
+    if (connection.ring) connection.ring->close();
+    connection.ring = std::make_shared<RingLine>(
+        *std::move(region), FrameRing::Side::server, connection.stream,
+        RingLine::Handlers{[this, &connection] { return !is_full(connection); }, take, break_off});
+    io.impl().add(connection.ring);
+    return {};
 }
 
 bool Server::Impl::is_full(const Connection& connection) const {
@@ -233,7 +280,11 @@ bool Server::Impl::is_full(const Connection& connection) const {
 }
 
 void Server::Impl::resume(Connection& connection) const {
-    if (connection.paused && !is_full(connection)) connection.resumed.cancel();
+    if (is_full(connection)) return;
+    if (connection.paused) connection.resumed.cancel();
+    if (connection.ring && connection.ring->holds_frame()) {
+        asio::post(executor(), [held = connection.ring] { held->look(); });
+    }
 }
 
 void Server::Impl::release_request(const Asked& asked) {
@@ -284,8 +335,9 @@ void Server::Impl::answer(Answer answer) {
         return send_error(*connection.stream, answer.to.request,
                           {Errc::internal, "answer too long: " + lengths.error().message});
     }
-    connection.stream->send({.type = answer.type, .request = answer.to.request}, std::move(answer.message),
-                            std::move(answer.payload));
+    const FrameHeader header{.type = answer.type, .request = answer.to.request};
+    if (connection.ring && answer.payload.size() == 0 && connection.ring->send(header, answer.message)) return;
+    connection.stream->send(header, std::move(answer.message), std::move(answer.payload));
     if (*unsent_bytes > limits.unsent_bytes_total_max) disconnect_slowest_reader();
 }
 

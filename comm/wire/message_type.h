@@ -61,6 +61,10 @@ enum class MessageType : std::uint16_t {
     share_memory = 81,         // ShareMemoryRequest -> empty
     share_device_memory = 82,  // ShareDeviceMemoryRequest -> empty
 
+    // within a connection
+    share_ring = 83,  // ShareMemoryRequest -> empty
+    look = 84,        // nothing, in either direction and without reply: a frame is in the ring
+
     // lead -> peers: numbered operations, in order, without reply
     link_hello = 96,  // LinkHello -> empty
     operation = 97,   // OperationMessage + tensors

@@ -171,7 +171,7 @@ Status GpuModel::run(const DeviceLayer& layer) {
     if (capture == GpuStream::Capture::active) {  // where nothing but launches is allowed
         queue(layer, plan, places, stream_.get());
     } else {
-        times_.begin(stream_);
+        times_.begin(stream_, plan.chunk_count() == 0);
         launch(layer, &batch - batches_.data(), plan, places);
         times_.end(stream_);
     }

@@ -41,7 +41,7 @@ TEST(PendingCalls, OnlySentOnesEndWithTheConnection) {
     PendingCalls pending;
     const auto sent = pending.add(kStart, nullptr);
     const auto waiting = pending.add(kStart, nullptr);
-    pending.mark_sent(sent);
+    pending.mark_sent(sent, PendingCalls::Call::Sent::by_socket);
 
     EXPECT_EQ(pending.take_sent().size(), 1u);
 

@@ -143,6 +143,13 @@ RawListener::RawListener() : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
     endpoint_ = {.host = "127.0.0.1", .port = ntohs(address.sin_port)};
 }
 
+RawListener::RawListener(const std::string& unix_path) : fd_(::socket(AF_UNIX, SOCK_STREAM, 0)) {
+    const sockaddr_un address = unix_address(unix_path);
+    EXPECT_EQ(::bind(fd_, generic(address), sizeof address), 0);
+    EXPECT_EQ(::listen(fd_, 8), 0);
+    endpoint_ = {.path = unix_path};
+}
+
 RawListener::~RawListener() {
     ::close(fd_);
 }

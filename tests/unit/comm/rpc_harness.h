@@ -46,6 +46,10 @@ class RawPeer {
     explicit RawPeer(const Endpoint& server);
     explicit RawPeer(int fd);  // an accepted connection
     RawPeer(RawPeer&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    RawPeer& operator=(RawPeer&& other) noexcept {
+        std::swap(fd_, other.fd_);
+        return *this;
+    }
     ~RawPeer();
 
     void send(std::span<const std::byte> bytes);
@@ -62,7 +66,8 @@ class RawPeer {
 // Listens without serving.
 class RawListener {
   public:
-    RawListener();
+    RawListener();  // of TCP
+    explicit RawListener(const std::string& unix_path);
     ~RawListener();
     RawPeer accept();
     const Endpoint& endpoint() const { return endpoint_; }
