@@ -30,7 +30,8 @@ struct GpuModel::GraphKey {
     int query_count_max, rows;
     bool appends, is_whole;
     kernels::UnitCut cut;
-    const void *output, *lse;  // where they lie in the GPU's memory, as a join wants them
+    const void *q, *k, *v;     // where they lie in the GPU's memory, as its client or
+    const void *output, *lse;  // a join wants them; else in buffers of this model
 
     auto operator<=>(const GraphKey&) const = default;
 };
@@ -82,6 +83,8 @@ Status GpuModel::begin(std::span<const BatchPart> parts) {
     settle();
     try {
         lists_.update(parts);
+        is_queued_ = true;
+        if (!stream_.is_own()) settle();  // the program may launch its graphs in other streams
         reserve(parts);
     } catch (const kernels::CudaError& error) {
         return no_room(error);
@@ -269,9 +272,9 @@ int GpuModel::move_count() const {
 
 void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places) {
     const bool is_small_decode = plan.chunk_count() == 0 && places.in_host_memory && !layer.q.empty();
-    if (!is_small_decode || layer.inputs_in == TensorMemory::device) {
-        return queue(layer, plan, places, stream_.get());
-    }
+    const bool has_places = layer.inputs_in == TensorMemory::device;
+    // A program that embeds the shard captures graphs of its own; a client's call waits, and comes again with the same places.
+    if (!is_small_decode || (has_places && !layer.waits)) return queue(layer, plan, places, stream_.get());
     if (const int moves = move_count() + staging_moves_; moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
         graphs_.clear();
         moves_at_capture_ = moves;
@@ -286,6 +289,9 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
                        !layer.k.empty(),
                        !layer.whole.empty(),
                        plan.shape().cut,
+                       has_places ? places.q.data : nullptr,
+                       has_places ? places.k.data : nullptr,
+                       has_places ? places.v.data : nullptr,
                        is_taken ? places.output() : nullptr,
                        is_taken ? places.lse.data : nullptr};
     const auto [found, is_new] = graphs_.try_emplace(key);

@@ -106,16 +106,17 @@ void PageLists::grow_entries(std::size_t count) {
 }
 
 void PageLists::add_update(const PageEntry& entry, std::size_t at) {
-    if (update_count_ == kUpdatesMax) send_updates();
+    if (update_count_ == kUpdatesMax) {
+        send_updates();
+        stream_.wait(kGpuPatience);
+    }
     reinterpret_cast<EntryUpdate*>(updates_.data())[update_count_++] = {entry, static_cast<std::int64_t>(at)};
 }
 
-// Waits for them if others may follow at once: the buffer is read while the kernel runs.
 void PageLists::send_updates() {
     if (update_count_ == 0) return;
     kernels::update_page_lists(entries(), {reinterpret_cast<const EntryUpdate*>(updates_.data()), update_count_},
                                stream_.get());
-    stream_.wait(kGpuPatience);
     update_count_ = 0;
 }
 

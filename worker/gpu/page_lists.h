@@ -29,7 +29,7 @@ class PageLists {
     PageLists(const PageLists&) = delete;
     PageLists& operator=(const PageLists&) = delete;
 
-    // Brings the lists of these sequences up to date. CudaError where there is no memory for more of them; the lists of all
+    // Queues what brings the lists of these sequences up to date; what was queued before must be done. CudaError where there is no memory for more of them; the lists of all
     // other sequences are as before then.
     void update(std::span<const BatchPart> parts);
     void forget(SequenceId id);

@@ -25,6 +25,8 @@ class GpuStream {
     // By the program; none of a stream of its own.
     Capture capture() const;
 
+    bool is_own() const { return is_own_; }  // not the program's
+
     // Polls until all work queued so far is done. After `timeout` the GPU counts as broken: Fatal.
     void wait(std::chrono::milliseconds timeout) const;
 
