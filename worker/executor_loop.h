@@ -33,12 +33,16 @@ class ExecutorLoop {
   private:
     void tell_news(bool stands_in);
     void hand_news_over();
+    void work_off(comm::IoThread::StandIn& here);
 
     comm::IoThread& io_;
     ExecutorQueue queue_;
     std::vector<std::function<void()>> news_;  // executor thread only
     bool waits_do_io_ = false;
-    TimePoint next_work_off_{};  // executor thread only
+
+    // Executor thread only.
+    TimePoint worked_off_{};      // when the sockets had their turn last
+    bool is_first_look_ = false;  // of this piece
 };
 
 }  // namespace kvgrid::worker

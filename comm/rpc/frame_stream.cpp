@@ -189,19 +189,33 @@ void FrameStream::expire_frame() {
 // ---- writing
 
 void FrameStream::send(FrameHeader header, std::string message, Payload payload) {
-    if (closed_ || write_failed_ || shut_down_when_sent_) return;
+    if (enqueue(header, std::move(message), std::move(payload)) && !waiting_until_writable_) flush();
+}
+
+void FrameStream::send_soon(FrameHeader header, std::string message, Payload payload) {
+    if (!enqueue(header, std::move(message), std::move(payload)) || std::exchange(flushes_soon_, true)) return;
+    asio::post(socket_.get_executor(), [self = shared_from_this()] {
+        self->flushes_soon_ = false;
+        if (!self->closed_ && !self->write_failed_ && !self->waiting_until_writable_) self->flush();
+    });
+}
+
+// False: nothing is sent any more.
+bool FrameStream::enqueue(FrameHeader header, std::string message, Payload payload) {
+    if (closed_ || write_failed_ || shut_down_when_sent_) return false;
     header.message_bytes = static_cast<std::uint32_t>(message.size());
     header.payload_bytes = payload.size();
     Outgoing frame{encode(header), std::move(message), std::move(payload)};
     if (unsent_bytes_ > 0 && unsent_bytes_ + frame.size() > limits_.unsent_bytes_max) {
         log_warn("disconnecting a peer that reads too slowly: " + std::to_string(unsent_bytes_) +
                  " bytes wait for it, at most " + std::to_string(limits_.unsent_bytes_max) + " may");
-        return close();
+        close();
+        return false;
     }
     unsent_bytes_ += frame.size();
     *shared_unsent_bytes_ += frame.size();
     queue_.push_back(std::move(frame));
-    if (!waiting_until_writable_) flush();
+    return true;
 }
 
 void FrameStream::flush() {

@@ -64,6 +64,8 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     // Lengths must be within the type's limits. A peer that leaves more than unsent_bytes_max unread is disconnected; the bound does
     // not hold for a single frame.
     void send(FrameHeader header, std::string message, Payload payload);
+    // The same, written when the caller has returned: what it does before it needs the socket comes first, and several go at once.
+    void send_soon(FrameHeader header, std::string message, Payload payload);
 
     // Ends the connection so that the peer can still read what was sent: a close with unread input would discard it.
     Task<> linger();
@@ -85,6 +87,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     std::size_t take_buffered(std::span<std::byte> target);
     void expire_frame();
 
+    bool enqueue(FrameHeader header, std::string message, Payload payload);
     void flush();
     void gather();
     void drop_written(std::size_t count);
@@ -112,6 +115,7 @@ class FrameStream : public std::enable_shared_from_this<FrameStream> {
     std::function<void()> on_fewer_unsent_;
     std::vector<asio::const_buffer> gathered_;
     bool waiting_until_writable_ = false;
+    bool flushes_soon_ = false;
     bool write_failed_ = false;
     bool shut_down_when_sent_ = false;
     Watchdog write_watchdog_;

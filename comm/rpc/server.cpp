@@ -337,7 +337,7 @@ void Server::Impl::answer(Answer answer) {
     }
     const FrameHeader header{.type = answer.type, .request = answer.to.request};
     if (connection.ring && answer.payload.size() == 0 && connection.ring->send(header, answer.message)) return;
-    connection.stream->send(header, std::move(answer.message), std::move(answer.payload));
+    connection.stream->send_soon(header, std::move(answer.message), std::move(answer.payload));
     if (*unsent_bytes > limits.unsent_bytes_total_max) disconnect_slowest_reader();
 }
 
