@@ -63,7 +63,7 @@ enum class MessageType : std::uint16_t {
 
     // within a connection
     share_ring = 83,  // ShareMemoryRequest -> empty
-    look = 84,        // nothing, in either direction and without reply: a frame is in the ring
+    look = 84,        // Empty, in either direction and without reply: a frame is in the ring
 
     // lead -> peers: numbered operations, in order, without reply
     link_hello = 96,  // LinkHello -> empty
