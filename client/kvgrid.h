@@ -232,8 +232,9 @@ class Client {
     // layer_on_device under way, or all handles of this Client are gone. To be shared again when a connection was lost: layer_on_device
     // says so (wrong_state).
     //
-    //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one; or the grid has
-    //           several workers. invalid_argument: the handle opens nothing, or the allocation is smaller.
+    //   Cost    with one worker, nothing is copied; with several, tensors go through the host's memory.
+    //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one.
+    //           invalid_argument: the handle opens nothing, or the allocation is smaller.
     Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes);
     Status unshare_device_memory();
 

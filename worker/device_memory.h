@@ -24,6 +24,10 @@ class DeviceMemory {
 
     std::span<std::byte> bytes() const { return bytes_; }  // device pointers
 
+    // Between it and the host's memory, waiting; parts of one size. From any thread. `unavailable`: the GPU does not do it.
+    virtual Status read(std::span<const std::byte> part, std::span<std::byte> host) const = 0;
+    virtual Status write(std::span<std::byte> part, std::span<const std::byte> host) const = 0;
+
   private:
     const std::span<std::byte> bytes_;
 };

@@ -107,9 +107,6 @@ void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
 
 Result<ClientTensors> Lead::check_in_place(const OpenStep& step, StepId id, int layer,
                                            std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const {
-    if (links_.rank_count() > 1) {
-        return {Errc::unsupported, "tensors in GPU memory cannot be cut to several workers: a grid of one takes them"};
-    }
     const ModelSpec& spec = models_.at(step.model).spec;
     if (Status next = check_layer_order(spec, id, layer, step.next_layer); !next) return next.error();
     const bool attends = step.kind == StepKind::attend;
@@ -125,7 +122,28 @@ void Lead::layer_in_place(StepId id, int layer, std::shared_ptr<DeviceMemory> me
     (*step)->called = true;
     auto tensors = check_in_place(**step, id, layer, std::move(memory), at);
     if (!tensors) return done(refused(tensors.error()));
+    if (links_.rank_count() > 1) return layer_through_host(**step, id, layer, *std::move(tensors), std::move(done));
     enqueue_layer(**step, RunLayer{{id}, layer, *std::move(tensors)}, {}, std::move(done));
+}
+
+// With several ranks tensors are cut, and sent on.
+void Lead::layer_through_host(OpenStep& step, StepId id, int layer, ClientTensors tensors, Done done) {
+    std::vector<std::byte> host(tensors.q.size() + tensors.k.size() + tensors.v.size());
+    std::span<std::byte> left = host;
+    for (const auto part : {tensors.q, tensors.k, tensors.v}) {
+        if (part.empty()) continue;
+        if (Status read = tensors.memory->read(part, left.first(part.size())); !read)
+            return done(refused(read.error()));
+        left = left.subspan(part.size());
+    }
+    const auto bring_back = [tensors = std::move(tensors), done = std::move(done)](OperationResult result) {
+        if (result.status && !tensors.o.empty()) {
+            result.status = tensors.memory->write(tensors.o, result.tensors.bytes());
+            result.tensors = {};
+        }
+        done(std::move(result));
+    };
+    enqueue_layer(step, RunLayer{{id}, layer}, comm::Payload::own(std::move(host)), bring_back);
 }
 
 void Lead::enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done) {

@@ -140,6 +140,7 @@ class Lead {
     Error why_not_open(StepId step) const;
     std::unordered_set<StepId> steps_with_calls() const;
     Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
+    void layer_through_host(OpenStep& step, StepId id, int layer, ClientTensors tensors, Done done);
     Result<ClientTensors> check_in_place(const OpenStep& step, StepId id, int layer,
                                          std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const;
     void enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done);

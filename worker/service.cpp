@@ -248,12 +248,6 @@ void Service::layer_in_place(const Request& request, const wire::LayerRequest& m
 void Service::share_device_memory(const Request& request, Responder responder) {
     const auto message = parse<wire::ShareDeviceMemoryRequest>(request, responder);
     if (!message) return;
-    if (workers_by_rank_.size() > 1) {
-        return responder.fail(
-            {Errc::unsupported, fmt::format("this grid has {} workers: GPU memory is shared with a grid of one only, "
-                                            "since tensors in it are not cut to several workers",
-                                            workers_by_rank_.size())});
-    }
     if (Status shared = device_memories_.share(request, message->handle(), message->bytes()); !shared) {
         return responder.fail(shared.error());
     }

@@ -1,4 +1,4 @@
-// A client whose tensors lie in its own GPU memory, against a real worker on the same GPU in another process: steps give the bits that the same
+// A client whose tensors lie in its own GPU memory, against real workers on the same GPU in another process: steps give the bits that the same
 // steps give through the host's memory, what CUDA cannot open is refused and changes nothing, and a client that is killed takes nothing with it.
 
 #include <fmt/format.h>
@@ -28,9 +28,9 @@ std::string text_of(const std::filesystem::path& file) {
 
 class GpuClient : public testing::Test {
   protected:
-    GpuClient()
+    explicit GpuClient(int workers = 1)
         : directory_(cli::TemporaryDirectory::make().value()),
-          cluster_(cli::LocalCluster::start({.workers = 1,
+          cluster_(cli::LocalCluster::start({.workers = workers,
                                              .memory_bytes_per_worker = std::uint64_t{256} << 20,
                                              .one_process = true,
                                              .state_dir = directory_.path(),
@@ -76,6 +76,19 @@ class GpuClient : public testing::Test {
     RegisteredModel model_;
     std::uint64_t runs_ = 0;
 };
+
+struct GpuClientOfTwo : GpuClient {
+    GpuClientOfTwo() : GpuClient(2) {}
+};
+
+TEST_F(GpuClientOfTwo, StepsGiveTheBitsOfTheHostsMemory) {
+    ASSERT_TRUE(client_.share_device_memory(tensors_.handle(), tensors_.bytes()));
+    Sequence host = client_.open(model_).value(), gpu = client_.open(model_).value();
+    compare_step(host, gpu, tensors_, 70);
+    for (int token = 70; token < 100 && !HasFatalFailure(); ++token) compare_step(host, gpu, tensors_, 1);
+    ASSERT_FALSE(HasFatalFailure());
+    compare_kv(host, gpu, 100);
+}
 
 TEST_F(GpuClient, StepsGiveTheBitsOfTheHostsMemory) {
     const Status shared = client_.share_device_memory(tensors_.handle(), tensors_.bytes());

@@ -33,7 +33,23 @@ class OpenedMemory final : public DeviceMemory {
         }
     }
 
+    Status read(std::span<const std::byte> part, std::span<std::byte> host) const override {
+        return copy(host.data(), part.data(), part.size(), cudaMemcpyDeviceToHost);
+    }
+    Status write(std::span<std::byte> part, std::span<const std::byte> host) const override {
+        return copy(part.data(), host.data(), part.size(), cudaMemcpyHostToDevice);
+    }
+
   private:
+    Status copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) const {
+        cudaSetDevice(device_);
+        const cudaError_t copied = cudaMemcpy(to, from, bytes, kind);
+        if (copied == cudaSuccess) return {};
+        cudaGetLastError();
+        return {Errc::unavailable,
+                fmt::format("a copy of {} bytes of a client's GPU memory: {}", bytes, cudaGetErrorString(copied))};
+    }
+
     const int device_;
 };
 

@@ -12,6 +12,7 @@
 #include "comm/collective/thread_collective.h"
 #include "comm/wire/kvgrid.pb.h"
 #include "comm/wire/messages.h"
+#include "tests/unit/worker/host_memory.h"
 #include "worker/cpu_device.h"
 #include "worker/executor.h"
 #include "worker/service.h"
@@ -39,10 +40,6 @@ ModelSpec small_spec() {
                       .scale = 0.2})
         .value();
 }
-
-struct HostMemory final : DeviceMemory {
-    explicit HostMemory(std::vector<std::byte>& bytes) : DeviceMemory(bytes) {}
-};
 
 class ClientMemory : public testing::Test {
   protected:
@@ -213,14 +210,11 @@ TEST_F(ClientMemory, WhatCannotBeSharedIsRefused) {
         return device_.open_memory(handle, bytes);
     };
     Service on_cpu(lead_, kGeneration, {WorkerId{1}}, open);
-    Service of_two(lead_, kGeneration, {WorkerId{1}, WorkerId{2}}, open);
     wire::ShareDeviceMemoryRequest request;
     request.set_handle(kHandle);
     request.set_bytes(16);
     send(on_cpu, MessageType::share_device_memory, request, {}, kOwner);
     EXPECT_NE(outcome().find("unsupported: the worker keeps its pages in the host's memory"), std::string::npos);
-    send(of_two, MessageType::share_device_memory, request, {}, kOwner);
-    EXPECT_NE(outcome().find("unsupported: this grid has 2 workers"), std::string::npos);
 }
 
 TEST_F(ClientMemory, ARefusedCallChangesNothing) {

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "tests/unit/worker/host_memory.h"
 #include "worker/head_slices.h"
 #include "worker/lead.h"
 
@@ -115,17 +117,40 @@ TEST_F(LeadTest, WaitingLayerCallsLeaveTogetherAndResultsAreCutApart) {
     EXPECT_EQ(got, (std::vector<std::size_t>{row, 2 * row, 3 * row}));
 }
 
-TEST_F(LeadTest, CallsInClientsMemoryLeaveAloneAndOfAGridOfOneOnly) {
-    struct Memory final : DeviceMemory {
-        using DeviceMemory::DeviceMemory;
-    };
+TEST_F(LeadTest, CallsInClientsMemoryGoThroughTheHostToSeveralRanks) {
     std::vector<std::byte> bytes(64 << 10);
-    const auto memory = std::make_shared<Memory>(bytes);
-    const DeviceOffsets at{0, 4096, 8192, 16384};
-    Errc refused{};
-    lead.layer_in_place(begin(1, 1), 0, memory, at, [&](const OperationResult& r) { refused = r.status.error().code; });
-    EXPECT_EQ(refused, Errc::unsupported);  // four ranks
+    const DeviceOffsets at{.q = 0, .k = 4096, .v = 8192, .o = 16384};
+    const auto inputs = tensors(1);
+    const std::size_t q_bytes = spec.query_heads * spec.row_bytes(), k_bytes = spec.kv_heads * spec.row_bytes();
+    ASSERT_EQ(inputs.size(), q_bytes + 2 * k_bytes);
+    std::ranges::copy(inputs.bytes().first(q_bytes), bytes.begin() + at.q);
+    std::ranges::copy(inputs.bytes().subspan(q_bytes, k_bytes), bytes.begin() + at.k);
+    std::ranges::copy(inputs.bytes().last(k_bytes), bytes.begin() + at.v);
+    const StepId through_host = begin(1, 1), in_place = begin(2, 1);
+    lead.layer(through_host, 0, inputs, kIgnore);
+    std::vector<comm::Payload> expected;
+    for (const auto& sent : links.sent) expected.push_back(sent.back().tensors);
+    lead.completed(++number, {});
 
+    OperationResult got;
+    lead.layer_in_place(in_place, 0, std::make_shared<HostMemory>(bytes), at,
+                        [&](OperationResult result) { got = std::move(result); });
+    for (std::size_t rank = 0; rank < expected.size(); ++rank) {
+        EXPECT_TRUE(std::ranges::equal(links.sent[rank].back().tensors.bytes(), expected[rank].bytes())) << rank;
+    }
+    OperationResult result;
+    result.tensors = comm::Payload::own(std::vector<std::byte>(q_bytes, std::byte{9}));
+    lead.completed(++number, std::move(result));
+    EXPECT_TRUE(got.status);
+    EXPECT_EQ(got.tensors.size(), 0u);
+    EXPECT_EQ(std::ranges::count(bytes, std::byte{9}), static_cast<std::ptrdiff_t>(q_bytes));
+    EXPECT_EQ(bytes[at.o + q_bytes - 1], std::byte{9});
+}
+
+TEST_F(LeadTest, CallsInClientsMemoryLeaveAlone) {
+    std::vector<std::byte> bytes(64 << 10);
+    const auto memory = std::make_shared<HostMemory>(bytes);
+    const DeviceOffsets at{0, 4096, 8192, 16384};
     RememberingLinks one{1};
     Lead alone{one};
     alone.submit(AddModel{kModel, spec, {1, 1}, 0}, kIgnore);
