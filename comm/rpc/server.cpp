@@ -222,7 +222,7 @@ Task<Error> Server::Impl::read_requests(Connection& connection) {
         if (closed) break;
         if (!is_request(frame->header.type)) co_return no_request(frame->header.type);
         if (connection.ring) connection.ring->look();  // what was sent before it
-        if (frame->header.type == MessageType::look) continue;
+        if (frame->header.type == MessageType::look && frame->header.request == 0) continue;
         handle(connection, std::move(*frame));
     }
     co_return Error{Errc::unavailable, "the server is closed"};

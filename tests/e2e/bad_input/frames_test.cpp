@@ -87,7 +87,8 @@ TEST_F(BadFrames, ThatAreTruncatedHarmNobody) {
 
 bool asks_for_nothing_in_particular(MessageType type) {
     using enum MessageType;
-    return type == status || type == list_models || type == list_sequences || type == occupancy || type == take_trace;
+    return type == status || type == list_models || type == list_sequences || type == occupancy || type == take_trace ||
+           type == share_device_memory;  // of no memory: what was shared is not any more
 }
 
 // Every request type with bytes that are no message, and with none at all.
