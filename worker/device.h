@@ -69,6 +69,7 @@ struct DeviceLayer {
     TensorMemory inputs_in = TensorMemory::host;   // q, k and v
     TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
     bool waits = false;                            // until it is done, where it might be queued only
+    TailJoin* tail = nullptr;  // with partial and lse: the rows may be joined in the kernel's tail instead
     SpanRecorder* spans = nullptr;
     std::uint64_t operation = 0;  // for them
 

@@ -198,11 +198,15 @@ OperationResult Executor::run(const RunLayer& layer) {
             call.whole = join_->whole();
             call.partial = join_->partial();
             call.lse = join_->lse();
+            call.tail = join_->tail();
             call.outputs_in = join_->is_on_device() ? TensorMemory::device : TensorMemory::host;
         }
     }
     const TimePoint start = std::chrono::steady_clock::now();
-    if (Status done = shard_.layer(call); !done) return only(done);
+    if (Status done = shard_.layer(call); !done) {
+        const bool others_are_missing = done.error() == Errc::peer_lost || done.error() == Errc::deadline_exceeded;
+        return others_are_missing ? broken(done.error()) : only(done);
+    }
     OperationResult result;
     result.compute_ns = ns_since(start);
     LayerWork work{.phase = phase_of(attends, size), .kernels = std::chrono::nanoseconds(result.compute_ns)};

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "comm/wire/frame.h"
@@ -10,7 +11,21 @@
 #include "core/sharding.h"
 #include "worker/join_way.h"
 
+namespace kvgrid::kernels {
+struct PeerExchange;
+}
+
 namespace kvgrid::worker {
+
+// For a device whose attention kernel can join its rows in its tail: it does so for one operation, or leaves it to Join::finish. Ranks need not agree on
+// that.
+struct TailJoin {
+    const kernels::PeerExchange* exchange = nullptr;  // of the operation that was prepared
+    std::uint64_t serial = 0;                         // no two joins of a process have the same
+    std::function<Status()>
+        meet;                // to be called just before the launch: kernels of other ranks may wait for it from then on
+    bool is_queued = false;  // out: the rows were joined, and are nowhere else
+};
 
 // Makes whole outputs out of the ranks' partial ones; a rank that is alone writes the whole itself. Every rank sends what it has to the lead, which
 // merges over sequence parts by log-sum-exp and gathers over head parts: as JoinBlocks, or pushed (kernels/cuda/peer_exchange.h).
@@ -33,6 +48,9 @@ class Join {
     virtual bool goes(JoinWay way) const { return way == this->way(); }  // for outputs of some size
     // partial and lse lie in the device's memory.
     virtual bool is_on_device() const = 0;
+
+    // Null where rows cannot be joined in a kernel's tail.
+    virtual TailJoin* tail() { return nullptr; }
 
     // On the root: o [tokens, query_heads, head_dim] in the model's dtype; elsewhere an empty payload. Over the hosts `corrupt` if a rank joined
     // another operation; otherwise the exchange's errors.

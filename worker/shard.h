@@ -52,6 +52,7 @@ struct ShardLayer {
     TensorMemory inputs_in = TensorMemory::host;   // q, k and v
     TensorMemory outputs_in = TensorMemory::host;  // whole, partial and lse
     bool waits = false;                            // for the outcome, wherever the tensors lie
+    TailJoin* tail = nullptr;                      // the join that partial and lse are of, where it has one
     SpanRecorder* spans = nullptr;                 // may be left out
     std::uint64_t operation = 0;                   // for them
 };

@@ -169,6 +169,7 @@ Status Shard::layer(const ShardLayer& call) {
                                     .inputs_in = call.inputs_in,
                                     .outputs_in = call.outputs_in,
                                     .waits = call.waits,
+                                    .tail = call.tail,
                                     .spans = call.spans,
                                     .operation = call.operation});
     if (!run) return run;

@@ -166,6 +166,19 @@ std::size_t decode_slots_floats(const DecodeShape& shape, int block_count) {
     return std::size_t{2} * block_count * decode_slot_floats(shape.unit_rows(), shape.heads.head_dim);
 }
 
+void check_join(const Decode& work) {
+    require(can_join(work.shape, work.dtype, work.kv_dtype) && work.chunk_count == 0 && !work.only_general,
+            "these rows cannot be joined in the tail");
+    require(work.rounded.size == 0 && work.partial.size == 0 && work.lse.size == 0,
+            "rows that are joined have no other output");
+    const PeerExchange& join = *work.join;
+    check_exchange(join);
+    const int part = join.rank / join.sequence_parts;
+    require(join.token_count == work.row_count && join.head_dim == work.shape.heads.head_dim &&
+                join.first_heads[part + 1] - join.first_heads[part] == work.shape.heads.query_heads,
+            "the exchange is of other rows");
+}
+
 void check_schedule(const Decode& work) {
     const std::size_t stream_count = decode_count(work) * work.shape.heads.kv_heads;
     require(work.units.size == stream_count * work.shape.units_per_stream(), "the schedule has other units");
@@ -210,7 +223,8 @@ DecodeArguments arguments_of(const Decode& work) {
             .cut = work.shape.cut,
             .kv_layer = work.kv_layer,
             .q = work.q.data,
-            .outputs = {or_null(work.rounded), or_null(work.partial), or_null(work.lse)},
+            .outputs = {or_null(work.rounded), or_null(work.partial), or_null(work.lse),
+                        work.join == nullptr ? PeerExchange{} : *work.join},
             .slots = work.workspace.data,
             .query_heads = work.shape.heads.query_heads,
             .group = work.shape.heads.group(),
@@ -291,6 +305,10 @@ DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype
     return find_chunk_variant(shape, dtype, kv_dtype) == nullptr ? DecodePath::general : DecodePath::chunks;
 }
 
+bool can_join(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
+    return find_variant(shape, dtype, kv_dtype) != nullptr;
+}
+
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {
     const std::size_t chunk_slots = shape.chunk_query_count_max > 0 ? kPrefillCutBlocks : 0;
     return decode_slots_floats(shape, block_count) + chunk_slots * prefill_slot_floats(shape.heads.head_dim);
@@ -307,6 +325,7 @@ void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream) {
 DecodePath decode(const Decode& work, Stream stream) {
     check_numbers(work);
     check_memory(work);
+    if (work.join != nullptr) check_join(work);
     const Variant* const variant = work.only_general ? nullptr : find_variant(work.shape, work.dtype, work.kv_dtype);
     const ChunkVariant* const chunk_variant =
         work.only_general ? nullptr : find_chunk_variant(work.shape, work.dtype, work.kv_dtype);

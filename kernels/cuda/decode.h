@@ -7,6 +7,7 @@
 #include "core/kv_dtype.h"
 #include "kernels/cuda/decode_schedule.h"
 #include "kernels/cuda/device_span.h"
+#include "kernels/cuda/peer_exchange.h"
 #include "kernels/cuda/prefill_schedule.h"
 #include "kernels/page_entry.h"
 
@@ -76,7 +77,9 @@ struct Decode {
     DeviceSpan<std::byte> scratch = {};
     int list_pages_max = 0;      // for the scratch: no page list has more
     bool deterministic = false;  // whether the schedules are; chunks over fp8 make theirs in here
-    bool only_general = false;   // for comparisons: as if no other kernel were there
+    const PeerExchange* join =
+        nullptr;                // decodes of can_join only: their rows go into this exchange, and to no other output
+    bool only_general = false;  // for comparisons: as if no other kernel were there
 };
 // The way of the decodes, or of the chunks where there are no decodes.
 DecodePath decode(const Decode& work, Stream stream);
@@ -87,6 +90,8 @@ DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype
 
 // block_count: of the decodes' schedule; nothing where units have blocks of their own. With room for chunks if the shape has a chunk_query_count_max: some 40 MB.
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count);
+// Whether decodes of this shape can join in their tail; where there are no chunks.
+bool can_join(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype);
 std::size_t decode_scratch_bytes(const DecodeShape& shape, int list_pages_max, int stream_count);
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream);
 

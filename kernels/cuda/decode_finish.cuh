@@ -2,15 +2,17 @@
 
 #include <math_constants.h>
 
+#include "kernels/cuda/decode_join.cuh"
 #include "kernels/cuda/decode_slots.cuh"
 
 namespace kvgrid::kernels {
 
-// What a decode kernel does with rows that are whole: a policy of the kernel. This one writes them where the caller wants them; one that
-// joins them with other GPUs' rows has the same call. Each row comes in pieces of four dims, each piece once, from any thread.
+// What a decode kernel does with rows that are whole: writes them where the caller wants them, or joins them with other ranks' rows. Each row comes
+// in pieces of four dims, each piece once, from any thread.
 template <class Variant>
-struct WriteOutputs {
-    DecodeOutputs outputs;
+struct FinishRows {
+    const DecodeOutputs& outputs;
+    const JoinState& join_state;
 
     // output_row counts query heads: row * query_heads + head.
     __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
@@ -18,6 +20,10 @@ struct WriteOutputs {
         const float inverse = saw_nothing ? 0 : 1 / piece.sum;
         const float4 value = {piece.outcome.x * inverse, piece.outcome.y * inverse, piece.outcome.z * inverse,
                               piece.outcome.w * inverse};
+        if (outputs.join.rank_count > 0) {
+            join_piece(outputs.join, join_state, output_row, dim, {value, lse_of(piece.origin, piece.sum)});
+            return;
+        }
         const std::size_t at = output_row * Variant::kHeadDim + dim;
         if (outputs.rounded != nullptr) {
             const uint2 packed = {Variant::Element::pack(value.x, value.y), Variant::Element::pack(value.z, value.w)};

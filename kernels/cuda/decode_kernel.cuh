@@ -47,8 +47,8 @@ struct PartRange {
 template <class Variant>
 class DecodeTail {
   public:
-    explicit __device__ DecodeTail(const DecodeArguments& arguments)
-        : arguments_(arguments), finish_{arguments.outputs} {}
+    __device__ DecodeTail(const DecodeArguments& arguments, const JoinState& join_state)
+        : arguments_(arguments), finish_{arguments.outputs, join_state} {}
 
     __device__ __forceinline__ void finish(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
         finish_.take(row_of_unit(arguments_, unit, row), dim, piece);
@@ -96,17 +96,20 @@ class DecodeTail {
 
   private:
     const DecodeArguments& arguments_;
-    WriteOutputs<Variant> finish_;
+    const FinishRows<Variant> finish_;
 };
 
 template <class Variant>
-__global__ __launch_bounds__(Variant::kThreads,
-                             1) void decode_block(const __grid_constant__ DecodeArguments arguments) {
-    extern __shared__ __align__(1024) std::byte memory[];
-    __shared__ typename SliceRing<Variant>::Shared rings[Variant::kWarps];
-    __shared__ typename WarpOutcomes<Variant>::Sums warp_sums;
-    allow_next_kernel();
-    wait_for_previous_kernel();
+struct DecodeShared {
+    typename SliceRing<Variant>::Shared rings[Variant::kWarps];
+    typename WarpOutcomes<Variant>::Sums warp_sums;
+    JoinState join_state;
+};
+
+template <class Variant>
+__device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arguments, std::byte* memory,
+                                                      DecodeShared<Variant>& shared) {
+    auto& [rings, warp_sums, join_state] = shared;
     const int warp = threadIdx.x / 32;
     const WarpOutcomes<Variant> outcomes{reinterpret_cast<float*>(memory + Variant::kOutcomesOffset), warp_sums};
 
@@ -117,8 +120,9 @@ __global__ __launch_bounds__(Variant::kThreads,
     if (segments.at_end()) return;
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
+    if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
 
-    const DecodeTail<Variant> tail(arguments);
+    const DecodeTail<Variant> tail(arguments, join_state);
     bool must_merge = false;  // the first unit, with other blocks' partials, after all else
     SliceWalk walk;
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
@@ -159,6 +163,17 @@ __global__ __launch_bounds__(Variant::kThreads,
         tail.finish(first_unit, row, dim, tail.merge_parts(parts, row, dim, own));
         tail.empty_parts(parts, row, dim);
     });
+}
+
+template <class Variant>
+__global__ __launch_bounds__(Variant::kThreads,
+                             1) void decode_block(const __grid_constant__ DecodeArguments arguments) {
+    extern __shared__ __align__(1024) std::byte memory[];
+    __shared__ DecodeShared<Variant> shared;
+    allow_next_kernel();
+    wait_for_previous_kernel();
+    decode_units_of_block(arguments, memory, shared);
+    end_join(arguments.outputs.join);
 }
 
 // Blocks may start as those of the kernel before leave their SMs; they wait for all of it before they read anything.

@@ -6,15 +6,17 @@
 #include "core/dtype.h"
 #include "core/kv_dtype.h"
 #include "kernels/cuda/decode_schedule.h"
+#include "kernels/cuda/peer_exchange.h"
 #include "kernels/page_entry.h"
 
 namespace kvgrid::kernels {
 
-// What whole rows end as: in the model's dtype, or normalised f32 with the log-sum-exp for the join. Null: not wanted.
+// What whole rows end as: in the model's dtype, or normalised f32 with the log-sum-exp for the join. Null: not wanted. Or joined with other ranks'.
 struct DecodeOutputs {
     void* rounded;
     float* partial;
     float* lse;
+    PeerExchange join = {};  // rank_count 0: they are written
 };
 
 // What a decode kernel is started with; checked beforehand.

@@ -78,14 +78,18 @@ class ClusterInbox {
     int parts_, rank_;
 };
 
-// A block that has one unit, or a part of it beside the other blocks of its cluster: no partial passes through global memory.
 template <class Variant>
-__global__ __launch_bounds__(Variant::kThreads,
-                             1) void decode_own_block(const __grid_constant__ DecodeArguments arguments) {
-    extern __shared__ __align__(1024) std::byte memory[];
-    __shared__ typename SliceRing<Variant>::Shared rings[Variant::kWarps];
-    __shared__ typename WarpOutcomes<Variant>::Sums warp_sums;
-    __shared__ std::uint64_t inbox_full;
+struct OwnBlockShared {
+    typename SliceRing<Variant>::Shared rings[Variant::kWarps];
+    typename WarpOutcomes<Variant>::Sums warp_sums;
+    std::uint64_t inbox_full;
+    JoinState join_state;
+};
+
+template <class Variant>
+__device__ __forceinline__ void decode_unit_of_block(const DecodeArguments& arguments, std::byte* memory,
+                                                     OwnBlockShared<Variant>& shared) {
+    auto& [rings, warp_sums, inbox_full, join_state] = shared;
     const WarpOutcomes<Variant> outcomes{reinterpret_cast<float*>(memory + Variant::kOutcomesOffset), warp_sums};
     const ClusterInbox<Variant> inbox(memory + Variant::kInboxOffset, &inbox_full);
     if constexpr (Variant::kIsInCluster) {
@@ -104,6 +108,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     const int warp = threadIdx.x / 32;
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kWarpBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
+    if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
     UnitSums<Variant> sums;
     sums.begin(arguments, unit, ring.queries(segments), memory + Variant::kQueriesOffset);
     SliceWalk walk;
@@ -112,7 +117,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     sums.store(outcomes.of_warp(warp), warp_sums.origin[warp], warp_sums.sum[warp]);
     __syncthreads();
 
-    const WriteOutputs<Variant> finish{arguments.outputs};
+    const FinishRows<Variant> finish{arguments.outputs, join_state};
     const auto finish_all = [&] {
         for_each_piece<Variant>(unit, [&](int row, int dim) {
             finish.take(row_of_unit(arguments, unit, row), dim, outcomes.merged(row, dim));
@@ -133,6 +138,16 @@ __global__ __launch_bounds__(Variant::kThreads,
     } else {
         finish_all();
     }
+}
+
+// A block that has one unit, or a part of it beside the other blocks of its cluster: no partial passes through global memory.
+template <class Variant>
+__global__ __launch_bounds__(Variant::kThreads,
+                             1) void decode_own_block(const __grid_constant__ DecodeArguments arguments) {
+    extern __shared__ __align__(1024) std::byte memory[];
+    __shared__ OwnBlockShared<Variant> shared;
+    decode_unit_of_block(arguments, memory, shared);
+    end_join(arguments.outputs.join);
 }
 
 }  // namespace kvgrid::kernels

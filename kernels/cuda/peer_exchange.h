@@ -12,7 +12,8 @@ namespace kvgrid::kernels {
 //
 //   Mailbox   of each rank, in its GPU's memory; the others write into it directly (peer access, or CUDA IPC between processes):
 //             {epoch, blocks that are done, acknowledged} u32, padded to 256 bytes; then, at the root, slots: [2][rank] of kSlotBytes each
-//   Slot      [row][group of 32 dims] 32 x f32, then [row][group] f32 log-sum-exp: what one rank brings. Rows are its tokens x its query heads.
+//   Slot      [row][dim / 4] 4 x f32, then [row][dim / 4] f32, the row's log-sum-exp beside each four dims of it: what one rank brings, in pieces that any
+//             threads write and read. Rows are its tokens x its query heads.
 //   Words     carry their own flags (flagged_words.cuh): a reader takes them as they arrive and empties them for the exchange after the next.
 //   Epoch     counts the exchanges of a mailbox, in device memory, so that a captured exchange can be replayed. A rank fills the slots of one
 //             parity again only when the root has acknowledged the exchange before the last: nobody runs further ahead than that.
@@ -22,18 +23,14 @@ namespace kvgrid::kernels {
 struct PeerMailbox {
     static constexpr std::size_t kRanksMax = 16;
     static constexpr std::size_t kHeaderBytes = 256;
-    static constexpr std::size_t kSlotBytes = 320 << 10;
-    static constexpr int kGroupDims = 32;
+    static constexpr std::size_t kSlotBytes = 1280 << 10;  // 64 rows of 32 heads of 128
 
     // A root has slots for all ranks, others have none.
     static constexpr std::size_t bytes(int rank_count, bool is_root) {
         return kHeaderBytes + (is_root ? 2 * static_cast<std::size_t>(rank_count) * kSlotBytes : 0);
     }
-    static constexpr std::size_t groups_of(int head_dim) {
-        return static_cast<std::size_t>((head_dim + kGroupDims - 1) / kGroupDims);
-    }
     static constexpr std::size_t slot_bytes(std::size_t rows, int head_dim) {
-        return rows * groups_of(head_dim) * (kGroupDims + 1) * sizeof(float);
+        return rows * static_cast<std::size_t>(head_dim / 4) * 5 * sizeof(float);
     }
 };
 
@@ -63,7 +60,10 @@ void load_peer_exchange();
 
 //   Async   queued on `stream`. May be captured.
 //   Errors  std::invalid_argument where shapes do not fit together or a slot; CudaError where the launch is refused.
-//   Cost    each row crosses once, with 1/32 more for the log-sum-exps; the floor is one store across and one poll.
+//   Cost    each row crosses once, with a quarter more for the log-sum-exps; the floor is one store across and one poll.
 void exchange_rows(const PeerExchange& work, Stream stream);
+
+// std::invalid_argument, as exchange_rows, but for partial and lse: a decode that joins in its tail (Decode::join) has none.
+void check_exchange(const PeerExchange& work);
 
 }  // namespace kvgrid::kernels

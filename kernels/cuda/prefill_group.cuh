@@ -104,7 +104,7 @@ class PrefillGroup {
             });
         }
         if (outputs.lse != nullptr && is_there && threadIdx.x % 4 == 0) {
-            outputs.lse[output_row] = WriteOutputs<Variant>::lse_of(rows_.origin(half), sum);
+            outputs.lse[output_row] = FinishRows<Variant>::lse_of(rows_.origin(half), sum);
         }
     }
 

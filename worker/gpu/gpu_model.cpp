@@ -32,6 +32,7 @@ struct GpuModel::GraphKey {
     kernels::UnitCut cut;
     const void *q, *k, *v;     // where they lie in the GPU's memory, as its client or
     const void *output, *lse;  // a join wants them; else in buffers of this model
+    std::uint64_t join;        // in whose mailboxes they are joined; 0: none
 
     auto operator<=>(const GraphKey&) const = default;
 };
@@ -42,10 +43,11 @@ struct GpuModel::Graph {
 };
 
 GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream,
-                   int multiprocessor_count, GpuCounters& counters)
+                   int multiprocessor_count, bool shares_gpu, GpuCounters& counters)
     : shape_(shape),
       stream_(stream),
       multiprocessor_count_(multiprocessor_count),
+      shares_gpu_(shares_gpu),
       decode_blocks_(multiprocessor_count),
       counters_(counters),
       classes_(shape.spec),
@@ -175,7 +177,7 @@ Status GpuModel::run(const DeviceLayer& layer) {
         queue(layer, plan, places, stream_.get());
     } else {
         times_.begin(stream_, plan.chunk_count() == 0);
-        launch(layer, &batch - batches_.data(), plan, places);
+        if (Status launched = launch(layer, &batch - batches_.data(), plan, places); !launched) return launched;
         times_.end(stream_);
     }
     counters_.queue_ns += (std::chrono::steady_clock::now() - start).count();
@@ -186,7 +188,8 @@ Status GpuModel::run(const DeviceLayer& layer) {
     return {};
 }
 
-void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream) {
+void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream,
+                     const kernels::PeerExchange* join) {
     kernels::take_step_inputs({.kv_heads = shape_.heads.kv_heads,
                                .head_dim = shape_.heads.head_dim,
                                .dtype = shape_.spec.dtype,
@@ -220,12 +223,13 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
                      .chunk_blocks = plan.chunk_blocks(),
                      .q = places.q_copy.size == 0 ? places.q : places.q_copy,
                      .rounded = places.whole,
-                     .partial = places.partial,
-                     .lse = places.lse,
+                     .partial = join == nullptr ? places.partial : DeviceSpan<float>{},
+                     .lse = join == nullptr ? places.lse : DeviceSpan<float>{},
                      .workspace = workspace_for(plan),
                      .scratch = scratch_for(plan),
                      .list_pages_max = plan.list_pages_max(),
-                     .deterministic = shape_.spec.deterministic},
+                     .deterministic = shape_.spec.deterministic,
+                     .join = join},
                     stream);
 }
 
@@ -270,16 +274,27 @@ int GpuModel::move_count() const {
     return moves;
 }
 
-void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places) {
+// Other ranks' kernels may wait for this one, and hold their SMs: where they share the GPU, all its blocks must have room beside them.
+bool GpuModel::joins_in_tail(const DeviceLayer& layer, const BatchPlan& plan) const {
+    if (layer.tail == nullptr || plan.chunk_count() > 0 || plan.decode_count() == 0) return false;
+    if (!kernels::can_join(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype)) return false;
+    return !shares_gpu_ || plan.blocks().size <= static_cast<std::size_t>(multiprocessor_count_);
+}
+
+Status GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan,
+                        const Places& places) {
     const bool is_small_decode = plan.chunk_count() == 0 && places.in_host_memory && !layer.q.empty();
     const bool has_places = layer.inputs_in == TensorMemory::device;
     // A program that embeds the shard captures graphs of its own; a client's call waits, and comes again with the same places.
-    if (!is_small_decode || (has_places && !layer.waits)) return queue(layer, plan, places, stream_.get());
+    if (!is_small_decode || (has_places && !layer.waits)) {
+        queue(layer, plan, places, stream_.get());
+        return {};
+    }
     if (const int moves = move_count() + staging_moves_; moves != moves_at_capture_ || graphs_.size() > kGraphsMax) {
         graphs_.clear();
         moves_at_capture_ = moves;
     }
-    const bool is_taken = layer.outputs_in == TensorMemory::device;
+    const bool is_taken = layer.outputs_in == TensorMemory::device, joins = joins_in_tail(layer, plan);
     const GraphKey key{batch_index,
                        layer.layer,
                        plan.items().size,
@@ -292,18 +307,29 @@ void GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const B
                        has_places ? places.q.data : nullptr,
                        has_places ? places.k.data : nullptr,
                        has_places ? places.v.data : nullptr,
-                       is_taken ? places.output() : nullptr,
-                       is_taken ? places.lse.data : nullptr};
+                       joins ? layer.tail->exchange->merged : (is_taken ? places.output() : nullptr),
+                       is_taken && !joins ? places.lse.data : nullptr,
+                       joins ? layer.tail->serial : 0};
     const auto [found, is_new] = graphs_.try_emplace(key);
-    if (is_new) return queue(layer, plan, places, stream_.get());
+    if (is_new) {  // which may load kernels, as nobody may while others wait for it
+        queue(layer, plan, places, stream_.get());
+        return {};
+    }
     Graph& graph = found->second;
     if (!graph.is_captured) {
-        graph.graph = GpuGraph::capture(stream_, [&](kernels::Stream stream) { queue(layer, plan, places, stream); });
+        graph.graph = GpuGraph::capture(stream_, [&](kernels::Stream stream) {
+            queue(layer, plan, places, stream, joins ? layer.tail->exchange : nullptr);
+        });
         graph.is_captured = true;
         ++counters_.graph_captures;
     }
+    if (joins) {
+        if (Status met = layer.tail->meet(); !met) return met;
+        layer.tail->is_queued = true;
+    }
     graph.graph.launch(stream_);
     ++counters_.graph_launches;
+    return {};
 }
 
 void GpuModel::count(bool attends, const BatchPlan& plan) {

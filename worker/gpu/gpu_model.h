@@ -28,7 +28,7 @@ class GpuModel final : public DeviceModel {
   public:
     // CudaError where the GPU has not the memory.
     GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int multiprocessor_count,
-             GpuCounters& counters);
+             bool shares_gpu, GpuCounters& counters);
     ~GpuModel() override;
 
     Status begin(std::span<const BatchPart> parts) override;
@@ -84,8 +84,10 @@ class GpuModel final : public DeviceModel {
     Places place(const DeviceLayer& layer);
     void stage_inputs(const DeviceLayer& layer, Places& places);
     void stage_outputs(const DeviceLayer& layer, Places& places);
-    void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream);
-    void launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
+    void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream,
+               const kernels::PeerExchange* join = nullptr);
+    bool joins_in_tail(const DeviceLayer& layer, const BatchPlan& plan) const;
+    Status launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan, const Places& places);
     void fetch(const DeviceLayer& layer, const Places& places);
     kernels::DeviceSpan<float> workspace_for(const BatchPlan& plan);
     kernels::DeviceSpan<std::byte> scratch_for(const BatchPlan& plan);
@@ -94,7 +96,8 @@ class GpuModel final : public DeviceModel {
 
     const DeviceModelShape shape_;
     const GpuStream& stream_;
-    const int multiprocessor_count_;
+    const int multiprocessor_count_;  // of this device's share
+    const bool shares_gpu_;
     int decode_blocks_;  // of every decode schedule
     GpuCounters& counters_;
     const LayerClasses classes_;

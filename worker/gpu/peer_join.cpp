@@ -2,11 +2,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstring>
 #include <utility>
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/peer_exchange.h"
+#include "worker/gpu/timeouts.h"
 
 namespace kvgrid::worker {
 
@@ -16,6 +18,7 @@ namespace {
 
 constexpr std::chrono::seconds kGrace{5};  // for a kernel to end that is past its time
 constexpr std::chrono::milliseconds kFarewell{1'000};
+constexpr std::chrono::seconds kTailMeeting{10};  // threads of one process, which have all got the operation
 
 }  // namespace
 
@@ -35,6 +38,10 @@ PeerJoin::PeerJoin(const JoinPlace& place, std::unique_ptr<PeerMailboxes> mailbo
     words_.grow(2 * sizeof(std::uint32_t));
     word(kAbort) = 0;
     word(kFailed) = 0;
+    static std::atomic<std::uint64_t> joins = 0;
+    tail_.exchange = &exchange_;
+    tail_.serial = ++joins;
+    tail_.meet = [this] { return meeting_.meet(deadline_in(kTailMeeting)); };
 }
 
 // Another thread's kernel may still acknowledge what it got, or be late with what it brings.
@@ -62,12 +69,14 @@ void PeerJoin::prepare(const ModelSpec& spec, const GridShape& grid, int tokens,
     if (is_root()) merged_.grow(whole_bytes());
     partial_ = {reinterpret_cast<float*>(rows_.data()), rows * spec.head_dim};
     lse_ = {reinterpret_cast<float*>(rows_.data() + lse_offset), rows};
+    exchange_ = exchange();
+    tail_.is_queued = false;
 }
 
 Result<comm::Payload> PeerJoin::finish(Deadline deadline) {
     if (is_broken_) return {Errc::peer_lost, "the join was given up before: form a new generation"};
     const ScopedSpan span(spans_, is_root() ? SpanKind::merge : SpanKind::gather, operation_);
-    Status done = queue(deadline);
+    Status done = tail_.is_queued ? meeting_.meet(deadline) : queue(deadline);
     if (done) done = wait(deadline);
     if (!done) {
         is_broken_ = true;
@@ -80,8 +89,8 @@ Result<comm::Payload> PeerJoin::finish(Deadline deadline) {
     return comm::Payload(whole, {whole.get(), whole_bytes()});
 }
 
-Status PeerJoin::queue(Deadline deadline) {
-    const auto left = std::chrono::nanoseconds(deadline - std::chrono::steady_clock::now());
+// Its own time is the last resort: at the deadline of an operation the host ends it.
+kernels::PeerExchange PeerJoin::exchange() const {
     kernels::PeerExchange work{.rank = rank_,
                                .rank_count = size_,
                                .root = root_,
@@ -96,27 +105,30 @@ Status PeerJoin::queue(Deadline deadline) {
                                .mailboxes = {},
                                .abort = &word(kAbort),
                                .failed = &word(kFailed),
-                               .timeout_ns = static_cast<std::uint64_t>(std::max<std::int64_t>(0, left.count()))};
+                               .timeout_ns = std::chrono::nanoseconds(kGpuPatience).count()};
     for (int part = 0; part < grid_.head_parts; ++part) {
         const HeadRange heads = query_heads_of_part(spec_, grid_, part);
         work.first_heads[part + 1] = heads.first + heads.count;
     }
     std::ranges::copy(mailboxes_->all(), work.mailboxes);
+    return work;
+}
+
+Status PeerJoin::queue(Deadline deadline) {
     if (Status met = meeting_.meet(deadline); !met) return met;
-    kernels::exchange_rows(work, stream_.get());
+    kernels::exchange_rows(exchange_, stream_.get());
     return meeting_.meet(deadline);
 }
 
-// The kernel ends by itself when its time is over.
 Status PeerJoin::wait(Deadline deadline) {
     for (;;) {
         const cudaError_t state = cudaStreamQuery(stream_.get());
         if (state == cudaSuccess) break;
         if (state != cudaErrorNotReady) kernels::check_cuda(state, "cudaStreamQuery");
-        if (control_.is_cancelled()) word(kAbort) = 1;
+        const TimePoint now = std::chrono::steady_clock::now();
+        if (control_.is_cancelled() || now > deadline) word(kAbort) = 1;
         stream_.idle();
-        if (std::chrono::steady_clock::now() > deadline + kGrace)
-            fatal("a join's kernel does not end: the GPU is stuck");
+        if (now > deadline + kGrace) fatal("a join's kernel does not end: the GPU is stuck");
     }
     if (word(kFailed) == 0) return {};
     if (control_.is_cancelled()) return {Errc::peer_lost, "the join was cancelled"};

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "comm/collective/meeting.h"
+#include "kernels/cuda/peer_exchange.h"
 #include "worker/gpu/peer_mailboxes.h"
 #include "worker/gpu/stream.h"
 
@@ -23,6 +24,7 @@ class PeerJoin final : public Join {
     std::span<float> lse() override { return lse_; }
     JoinWay way() const override { return JoinWay::pushed; }
     bool is_on_device() const override { return true; }
+    TailJoin* tail() override { return &tail_; }
     Result<comm::Payload> finish(Deadline deadline) override;
     std::uint64_t bytes_received() const override { return bytes_received_; }
 
@@ -32,6 +34,7 @@ class PeerJoin final : public Join {
     bool is_root() const { return rank_ == root_; }
     std::size_t whole_bytes() const { return spec_.row_bytes() * spec_.query_heads * tokens_; }
     volatile std::uint32_t& word(Word which) const;
+    kernels::PeerExchange exchange() const;
     Status queue(Deadline deadline);
     Status wait(Deadline deadline);
 
@@ -49,6 +52,8 @@ class PeerJoin final : public Join {
     int tokens_ = 0;
     std::uint64_t operation_ = 0;
     std::span<float> partial_, lse_;
+    kernels::PeerExchange exchange_{};
+    TailJoin tail_;
     std::uint64_t bytes_received_ = 0;
     bool is_broken_ = false;
 };

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +24,7 @@
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/device_merge_parts.h"
 #include "kernels/cuda/peer_exchange.h"
+#include "tests/bench/cuda/rank_timer.h"
 #include "worker/gpu/peer_mailboxes.h"
 #if KVGRID_HAS_NCCL
 #include "comm/collective/nccl/nccl_world.h"
@@ -34,18 +34,9 @@ namespace kvgrid::bench {
 namespace {
 
 using kernels::check_cuda;
-using Clock = std::chrono::steady_clock;
 
 constexpr int kHeads = 8, kHeadDim = 128;
 constexpr std::size_t kRowBytes = kHeadDim * sizeof(float);
-
-Deadline soon() {
-    return deadline_in(std::chrono::seconds(20));
-}
-
-double us_since(Clock::time_point began) {
-    return std::chrono::duration<double, std::micro>(Clock::now() - began).count();
-}
 
 // One rank's memory and stream.
 class Rank {
@@ -128,66 +119,6 @@ class Rank {
     cudaStream_t stream_ = nullptr;
 };
 
-// Joins as every rank does them at the same time; only the lead's times are looked at.
-class Timer {
-  public:
-    explicit Timer(Rank& rank) : rank_(rank) {}
-
-    double in_graphs(const std::function<void()>& join) {
-        constexpr int kJoins = 50, kTurns = 20;
-        cudaGraph_t captured = nullptr;
-        cudaGraphExec_t graph = nullptr;
-        check_cuda(cudaStreamBeginCapture(rank_.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-        for (int i = 0; i < kJoins; ++i) join();
-        check_cuda(cudaStreamEndCapture(rank_.stream(), &captured), "cudaStreamEndCapture");
-        check_cuda(cudaGraphInstantiate(&graph, captured, 0), "cudaGraphInstantiate");
-        check_cuda(cudaGraphUpload(graph, rank_.stream()), "cudaGraphUpload");
-        rank_.wait();
-        std::vector<double> turns;
-        for (int turn = 0; turn < kTurns; ++turn) {
-            turns.push_back(timed([&] { check_cuda(cudaGraphLaunch(graph, rank_.stream()), "cudaGraphLaunch"); }));
-        }
-        rank_.meet();
-        cudaGraphExecDestroy(graph);
-        cudaGraphDestroy(captured);
-        return median(turns) / kJoins;
-    }
-    double queued(const std::function<void()>& join) {
-        constexpr int kJoins = 100, kTurns = 7;
-        std::vector<double> turns;
-        for (int turn = 0; turn < kTurns; ++turn) {
-            turns.push_back(timed([&] {
-                for (int i = 0; i < kJoins; ++i) join();
-            }));
-        }
-        return median(turns) / kJoins;
-    }
-    double alone(const std::function<void()>& join) {
-        std::vector<double> turns;
-        for (int turn = 0; turn < 100; ++turn) turns.push_back(timed(join));
-        return median(turns);
-    }
-
-  private:
-    // Until the host sees the end.
-    double timed(const std::function<void()>& work) {
-        rank_.meet();
-        const Clock::time_point began = Clock::now();
-        work();
-        while (cudaStreamQuery(rank_.stream()) == cudaErrorNotReady) {
-        }
-        const double us = us_since(began);
-        rank_.meet();
-        return us;
-    }
-    static double median(std::vector<double> values) {
-        std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
-        return values[values.size() / 2];
-    }
-
-    Rank& rank_;
-};
-
 void print(bool is_lead, const char* form, std::initializer_list<double> times) {
     if (!is_lead) return;
     std::printf("  %-24s", form);
@@ -216,7 +147,7 @@ void run_nccl(comm::Collective& control, Rank& rank, bool shares_gpu) {
         join();
         rank.wait();
     }
-    Timer timer(rank);
+    RankTimer timer(rank);
     const double queued = timer.queued(join), alone = timer.alone(join);
     print(rank.is_lead(), "NCCL's gather, merged", {-1, queued, alone});
     rank.meet();
@@ -235,7 +166,7 @@ void run_rank(comm::Collective& control, int tokens) {
     rank.merge();  // loads the kernel
     rank.wait();
     rank.meet();
-    Timer timer(rank);
+    RankTimer timer(rank);
     const auto push = [&] { rank.push(); };
     const double graphs = timer.in_graphs(push), queued = timer.queued(push), alone = timer.alone(push);
     print(rank.is_lead(), rank.has_failed() ? "pushed: FAILED" : "pushed and merged", {graphs, queued, alone});

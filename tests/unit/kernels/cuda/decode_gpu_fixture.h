@@ -66,6 +66,7 @@ class DecodeGpu : public testing::Test {
             EXPECT_EQ(name_of(outcome.path), std::string(name_of(path)));
             EXPECT_TRUE(outcome.workspace_is_empty);
             expect_rounded(work, outcome.rounded);
+            expect_joined(work, outcome);
             if (path != DecodePath::general) expect_schedules(work, outcome, cut);
         };
         batch.run_and_compare(attend, weight_roundoff(batch.work(), dtype, path));
@@ -90,6 +91,21 @@ class DecodeGpu : public testing::Test {
             std::byte expected[4];
             store_element(expected, 0, work.dtype, work.partial[index]);
             ASSERT_EQ(wide, load_element(expected, 0, work.dtype)) << "element " << index;
+        }
+    }
+
+    // Two equal parts are one of them, to the bit; and two head parts stand beside one another.
+    static void expect_joined(const Attention& work, const DecodeOnGpu::Outcome& outcome) {
+        EXPECT_TRUE(outcome.joined.empty() || outcome.joined == outcome.rounded);
+        if (outcome.joined_heads.empty()) return;
+        const std::size_t part_bytes = outcome.rounded.size() / work.row_count;
+        ASSERT_EQ(outcome.joined_heads.size(), 2 * outcome.rounded.size());
+        for (int row = 0; row < work.row_count; ++row) {
+            const std::byte* const expected = outcome.rounded.data() + row * part_bytes;
+            for (int part : {0, 1}) {
+                const std::byte* const made = outcome.joined_heads.data() + (2 * row + part) * part_bytes;
+                ASSERT_EQ(std::memcmp(made, expected, part_bytes), 0) << "row " << row << ", head part " << part;
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/device_page_layout.h"
+#include "tests/unit/kernels/cuda/decode_with_twin.h"
 #include "tests/unit/kernels/cuda/fp8_reference.h"
 
 namespace kvgrid::kernels {
@@ -213,6 +214,11 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, c
     const DecodePath path = decode(call, nullptr);
     check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 
+    int covered_rows = 0;
+    for (const DecodeItem& item : batch.items) covered_rows += item.query_count;
+    std::vector<std::byte> joined = decode_with_twin(call, false), joined_heads;
+    if (covered_rows == work.row_count) joined_heads = decode_with_twin(call, true);  // all of them are waited for
+
     std::ranges::copy(partial.download(), work.partial.begin());
     std::ranges::copy(lse.download(), work.lse.begin());
     std::vector<float> slots = workspace.download();
@@ -229,7 +235,9 @@ DecodeOnGpu::Outcome DecodeOnGpu::run(const Attention& work, KvDtype kv_dtype, c
             .block_count = block_count,
             .multiprocessor_count = multiprocessor_count,
             .schedule = decode_count > 0 ? DecodeSchedule{units.download(), blocks.download()} : DecodeSchedule{},
-            .chunks = chunk_blocks.download()};
+            .chunks = chunk_blocks.download(),
+            .joined = std::move(joined),
+            .joined_heads = std::move(joined_heads)};
 }
 
 }  // namespace kvgrid::kernels

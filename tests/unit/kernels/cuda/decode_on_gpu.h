@@ -20,6 +20,9 @@ class DecodeOnGpu {
         int multiprocessor_count;        // that chunks are cut for
         DecodeSchedule schedule;         // as the device made it; empty where there are no decodes
         std::vector<PrefillBlock> chunks;
+        // What it is when the rows are joined in the tail with a rank's that has the same ones, of these heads and of as many others: empty where
+        // that cannot be.
+        std::vector<std::byte> joined, joined_heads;
     };
 
     // How decodes are cut over blocks.

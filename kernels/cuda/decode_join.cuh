@@ -1,0 +1,56 @@
+#pragma once
+
+#include "kernels/cuda/peer_slots.cuh"
+
+namespace kvgrid::kernels {
+
+// The join with other ranks' rows in the tail of a decode kernel: instead of writing its rows, a rank pushes them into the root's mailbox as it
+// finishes them, and the root merges each of its own with what comes for it.
+//
+//   Use   begin_join by one thread of a block, before a barrier -> join_piece for each piece of each row, once in the whole kernel -> end_join by
+//         all threads of each block. Nothing of it where work.rank_count is 0.
+struct JoinState {
+    std::uint32_t epoch;
+    bool may_push;
+};
+
+__device__ __forceinline__ void begin_join(const PeerExchange& work, JoinState& state) {
+    if (work.rank_count == 0) return;
+    state.epoch = header_of(work.mailboxes[work.rank])->epoch;
+    Patience patience(work);
+    state.may_push = work.rank != work.root && wait_for_acknowledgement(work, state.epoch, patience);
+}
+
+__device__ __forceinline__ void join_piece(const PeerExchange& work, const JoinState& state, std::size_t row, int dim,
+                                           const PeerPiece& own) {
+    const int part = work.rank / work.sequence_parts;
+    if (work.rank == work.root) {
+        Patience patience(work);
+        merge_piece(work, state.epoch, part, row, dim, patience, [&] { return own; });
+    } else if (state.may_push) {
+        PeerSlot(work, state.epoch, work.rank, rows_of_part(work, part)).bring(row, dim, own);
+    }
+}
+
+// The root takes the rows of other head parts here, which are none of its kernel's.
+__device__ __forceinline__ void end_join(const PeerExchange& work) {
+    if (work.rank_count == 0) return;
+    if (work.rank == work.root) {
+        const std::uint32_t epoch = header_of(work.mailboxes[work.rank])->epoch;
+        Patience patience(work);
+        const int own_part = work.rank / work.sequence_parts;
+        const std::size_t pieces = work.head_dim / 4;
+        for (int part = 0; part < work.rank_count / work.sequence_parts; ++part) {
+            if (part == own_part) continue;
+            const std::size_t count = rows_of_part(work, part) * pieces;
+            for (std::size_t index = blockIdx.x * blockDim.x + threadIdx.x; index < count;
+                 index += static_cast<std::size_t>(blockDim.x) * gridDim.x) {
+                merge_piece(work, epoch, part, index / pieces, static_cast<int>(index % pieces) * 4, patience,
+                            [] { return PeerPiece{}; });
+            }
+        }
+    }
+    end_exchange(work);
+}
+
+}  // namespace kvgrid::kernels
