@@ -46,7 +46,7 @@ class EmbeddedRules : public testing::Test {
     const ModelSpec spec_ = make_spec(2, 4, 2, 64, Dtype::bf16);
     std::mt19937 random_{5};
     const LayerTensors tensors_ = random_layer(random_, spec_, 0, kTokens, StepKind::attend);
-    std::unique_ptr<Device> device_ = make_test_device(1, 1);
+    std::unique_ptr<Device> device_ = make_test_device(1, 0, 1);
     Shard shard_{0, 64 << 20, *device_};
     std::uint64_t last_step_ = 0;
 };

@@ -3,7 +3,7 @@
 
 namespace kvgrid::tests {
 
-std::unique_ptr<worker::Device> make_test_device(int thread_count, int) {
+std::unique_ptr<worker::Device> make_test_device(int thread_count, int, int) {
     return std::make_unique<worker::CpuDevice>(thread_count);
 }
 

@@ -8,6 +8,7 @@
 //   tail        us with the join in the tail; + what it takes above `half`
 //   exchange    us with an exchange kernel behind; + what it takes above `half`
 //   times       one GPU / tail
+//   FAILED      a rank waited in vain, or the two ways do not give the same bits
 
 #include <cuda_runtime_api.h>
 
@@ -87,6 +88,7 @@ class Rank {
     void wait() { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
     void meet() { control_.barrier(soon()).value(); }
     bool has_failed() const { return words_[1] != 0; }
+    std::vector<std::byte> merged() const { return merged_.download(); }
 
     void decode_alone() {
         kernels::Decode work = decode_.work();
@@ -182,8 +184,9 @@ class Measurement {
         const int calls = row_.sequences * row_.tokens > 500'000 ? 10 : 30;
         halves_[control.rank()] = timer.in_graphs([&] { rank.decode_alone(); }, calls);
         const double exchange = timer.in_graphs([&] { rank.decode_and_exchange(); }, calls);
+        const std::vector<std::byte> exchanged = rank.merged();
         const double tail = timer.in_graphs([&] { rank.decode_and_join(); }, calls);
-        if (rank.has_failed()) has_failed_ = true;
+        if (rank.has_failed() || rank.merged() != exchanged) has_failed_ = true;  // the same, to the bit
         if (control.rank() == 0) {
             times_.exchange = exchange;
             times_.tail = tail;
