@@ -169,10 +169,11 @@ std::size_t decode_slots_floats(const DecodeShape& shape, int block_count) {
 void check_join(const Decode& work) {
     require(can_join(work.shape, work.dtype, work.kv_dtype) && work.chunk_count == 0 && !work.only_general,
             "these rows cannot be joined in the tail");
-    require(work.rounded.size == 0 && work.partial.size == 0 && work.lse.size == 0,
-            "rows that are joined have no other output");
     const PeerExchange& join = *work.join;
     check_exchange(join);
+    require(work.rounded.size == 0, "rows that are joined have no other output");
+    require(join.rank != join.root || join.sequence_parts == 1 || (work.partial.size > 0 && work.lse.size > 0),
+            "the root of a join wants partial and lse as scratch");
     const int part = join.rank / join.sequence_parts;
     require(join.token_count == work.row_count && join.head_dim == work.shape.heads.head_dim &&
                 join.first_heads[part + 1] - join.first_heads[part] == work.shape.heads.query_heads,

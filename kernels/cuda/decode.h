@@ -78,7 +78,7 @@ struct Decode {
     int list_pages_max = 0;      // for the scratch: no page list has more
     bool deterministic = false;  // whether the schedules are; chunks over fp8 make theirs in here
     const PeerExchange* join =
-        nullptr;                // decodes of can_join only: their rows go into this exchange, and to no other output
+        nullptr;  // decodes of can_join only: their rows go into this exchange; at its root partial and lse are scratch
     bool only_general = false;  // for comparisons: as if no other kernel were there
 };
 // The way of the decodes, or of the chunks where there are no decodes.

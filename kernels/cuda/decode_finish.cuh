@@ -16,14 +16,38 @@ struct FinishRows {
 
     // output_row counts query heads: row * query_heads + head.
     __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
-        const bool saw_nothing = piece.sum == 0;
-        const float inverse = saw_nothing ? 0 : 1 / piece.sum;
-        const float4 value = {piece.outcome.x * inverse, piece.outcome.y * inverse, piece.outcome.z * inverse,
-                              piece.outcome.w * inverse};
         if (outputs.join.rank_count > 0) {
-            join_piece(outputs.join, join_state, output_row, dim, {value, lse_of(piece.origin, piece.sum)});
-            return;
+            join_piece(outputs.join, join_state, output_row, dim, {value_of(piece), lse_of(piece.origin, piece.sum)});
+        } else {
+            write(output_row, dim, piece);
         }
+    }
+
+    // The root of a join keeps rows until its block has read all of its pages, and waits for other ranks' only then.
+    __device__ __forceinline__ bool keeps() const {
+        return outputs.join.rank_count > 0 && outputs.join.rank == outputs.join.root && outputs.join.sequence_parts > 1;
+    }
+    __device__ __forceinline__ void keep(std::size_t output_row, int dim, const RowPiece& piece) const {
+        write(output_row, dim, piece);
+    }
+    // After a barrier.
+    __device__ __forceinline__ void take_kept(std::size_t output_row, int dim) const {
+        const float4 value = *reinterpret_cast<const float4*>(outputs.partial + output_row * Variant::kHeadDim + dim);
+        join_piece(outputs.join, join_state, output_row, dim, {value, outputs.lse[output_row]});
+    }
+
+    static __device__ __forceinline__ float lse_of(float origin, float sum) {
+        return sum == 0 ? -CUDART_INF_F : CUDART_LN2_F * (origin + log2f(sum));
+    }
+
+  private:
+    static __device__ __forceinline__ float4 value_of(const RowPiece& piece) {
+        const float inverse = piece.sum == 0 ? 0 : 1 / piece.sum;
+        return {piece.outcome.x * inverse, piece.outcome.y * inverse, piece.outcome.z * inverse,
+                piece.outcome.w * inverse};
+    }
+    __device__ __forceinline__ void write(std::size_t output_row, int dim, const RowPiece& piece) const {
+        const float4 value = value_of(piece);
         const std::size_t at = output_row * Variant::kHeadDim + dim;
         if (outputs.rounded != nullptr) {
             const uint2 packed = {Variant::Element::pack(value.x, value.y), Variant::Element::pack(value.z, value.w)};
@@ -31,10 +55,6 @@ struct FinishRows {
         }
         if (outputs.partial != nullptr) *reinterpret_cast<float4*>(outputs.partial + at) = value;
         if (outputs.lse != nullptr && dim == 0) outputs.lse[output_row] = lse_of(piece.origin, piece.sum);
-    }
-
-    static __device__ __forceinline__ float lse_of(float origin, float sum) {
-        return sum == 0 ? -CUDART_INF_F : CUDART_LN2_F * (origin + log2f(sum));
     }
 };
 

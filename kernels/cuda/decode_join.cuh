@@ -7,7 +7,7 @@ namespace kvgrid::kernels {
 // The join with other ranks' rows in the tail of a decode kernel: instead of writing its rows, a rank pushes them into the root's mailbox as it
 // finishes them, and the root merges each of its own with what comes for it.
 //
-//   Use   begin_join by one thread of a block, before a barrier -> join_piece for each piece of each row, once in the whole kernel -> end_join by
+//   Use   begin_join by one thread of each block, before a barrier -> join_piece for each piece of each row, once in the whole kernel -> end_join by
 //         all threads of each block. Nothing of it where work.rank_count is 0.
 struct JoinState {
     std::uint32_t epoch;
@@ -19,6 +19,7 @@ __device__ __forceinline__ void begin_join(const PeerExchange& work, JoinState& 
     state.epoch = header_of(work.mailboxes[work.rank])->epoch;
     Patience patience(work);
     state.may_push = work.rank != work.root && wait_for_acknowledgement(work, state.epoch, patience);
+    if (work.rank == work.root && blockIdx.x == 0) acknowledge(work, state.epoch);
 }
 
 __device__ __forceinline__ void join_piece(const PeerExchange& work, const JoinState& state, std::size_t row, int dim,
@@ -32,7 +33,8 @@ __device__ __forceinline__ void join_piece(const PeerExchange& work, const JoinS
     }
 }
 
-// The root takes the rows of other head parts here, which are none of its kernel's.
+// The root takes the rows of other head parts here, which are none of its kernel's: in the blocks that start last, since a block that waits for
+// all of another rank's kernel keeps later ones from their SM.
 __device__ __forceinline__ void end_join(const PeerExchange& work) {
     if (work.rank_count == 0) return;
     if (work.rank == work.root) {
@@ -40,11 +42,14 @@ __device__ __forceinline__ void end_join(const PeerExchange& work) {
         Patience patience(work);
         const int own_part = work.rank / work.sequence_parts;
         const std::size_t pieces = work.head_dim / 4;
+        constexpr unsigned kBlocks = 32;
+        const unsigned first_block = gridDim.x > kBlocks ? gridDim.x - kBlocks : 0;
+        if (blockIdx.x < first_block) return end_exchange(work);
+        const std::size_t first = (blockIdx.x - first_block) * blockDim.x + threadIdx.x;
         for (int part = 0; part < work.rank_count / work.sequence_parts; ++part) {
             if (part == own_part) continue;
             const std::size_t count = rows_of_part(work, part) * pieces;
-            for (std::size_t index = blockIdx.x * blockDim.x + threadIdx.x; index < count;
-                 index += static_cast<std::size_t>(blockDim.x) * gridDim.x) {
+            for (std::size_t index = first; index < count; index += (gridDim.x - first_block) * blockDim.x) {
                 merge_piece(work, epoch, part, index / pieces, static_cast<int>(index % pieces) * 4, patience,
                             [] { return PeerPiece{}; });
             }

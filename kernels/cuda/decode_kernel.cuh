@@ -53,6 +53,14 @@ class DecodeTail {
     __device__ __forceinline__ void finish(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
         finish_.take(row_of_unit(arguments_, unit, row), dim, piece);
     }
+    // Or in two goes, where that spares waiting: the second one by the same block, after a barrier.
+    __device__ __forceinline__ bool finishes_later() const { return finish_.keeps(); }
+    __device__ __forceinline__ void keep(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
+        finish_.keep(row_of_unit(arguments_, unit, row), dim, piece);
+    }
+    __device__ __forceinline__ void finish_kept(const DecodeUnit& unit, int row, int dim) const {
+        finish_.take_kept(row_of_unit(arguments_, unit, row), dim);
+    }
 
     __device__ __forceinline__ Slot<Variant> slot_of(int block) const { return {arguments_.slots, block}; }
     __device__ __forceinline__ Slot<Variant> own_slot() const {
@@ -106,6 +114,20 @@ struct DecodeShared {
     JoinState join_state;
 };
 
+// All units that end in this block, but for the first, if it began in another one, and the last: which were finished at once.
+template <class Variant>
+__device__ __forceinline__ void finish_kept_units(const DecodeArguments& arguments, const DecodeTail<Variant>& tail) {
+    __syncthreads();
+    const DecodeBlock& block = arguments.blocks[blockIdx.x];
+    Segments segments(block, arguments.units);
+    for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
+        const DecodeUnit& unit = segments.unit();
+        if (segments.is_last()) break;
+        if (unit.row_count == 0 || !segments.ends_unit() || (is_first && block.page > 0)) continue;
+        for_each_piece<Variant>(unit, [&](int row, int dim) { tail.finish_kept(unit, row, dim); });
+    }
+}
+
 template <class Variant>
 __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arguments, std::byte* memory,
                                                       DecodeShared<Variant>& shared) {
@@ -117,7 +139,10 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
     const int first_part = block.first_part, group_parts = block.group_parts;
     const bool begins_inside = block.page > 0;
     Segments segments(block, arguments.units);
-    if (segments.at_end()) return;
+    if (segments.at_end()) {
+        if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+        return;
+    }
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
     if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
@@ -145,7 +170,9 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
                 return;
             }
             const RowPiece piece = tail.merge_parts(parts, row, dim, own);
-            if (ends) {
+            if (ends && !is_last && tail.finishes_later()) {
+                tail.keep(unit, row, dim, piece);
+            } else if (ends) {
                 tail.finish(unit, row, dim, piece);
             } else {
                 tail.slot_of(blockIdx.x).hand_over(row, dim, piece);
@@ -155,14 +182,16 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
         if (is_last) break;
         __syncthreads();  // before the next unit's outcomes
     }
-    if (!must_merge) return;
-    const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
-    const PartRange parts = PartRange::of(first_part, group_parts, true);
-    for_each_piece<Variant>(first_unit, [&](int row, int dim) {
-        const auto own = [&] { return tail.own_slot().kept(row, dim); };
-        tail.finish(first_unit, row, dim, tail.merge_parts(parts, row, dim, own));
-        tail.empty_parts(parts, row, dim);
-    });
+    if (must_merge) {
+        const DecodeUnit first_unit = block.first;  // read again: registers are short in the loop
+        const PartRange parts = PartRange::of(first_part, group_parts, true);
+        for_each_piece<Variant>(first_unit, [&](int row, int dim) {
+            const auto own = [&] { return tail.own_slot().kept(row, dim); };
+            tail.finish(first_unit, row, dim, tail.merge_parts(parts, row, dim, own));
+            tail.empty_parts(parts, row, dim);
+        });
+    }
+    if (tail.finishes_later()) finish_kept_units(arguments, tail);
 }
 
 template <class Variant>

@@ -11,7 +11,8 @@
 
 namespace kvgrid::kernels {
 
-// What whole rows end as: in the model's dtype, or normalised f32 with the log-sum-exp for the join. Null: not wanted. Or joined with other ranks'.
+// What whole rows end as: in the model's dtype, or normalised f32 with the log-sum-exp for the join. Null: not wanted. Or joined with other ranks', for
+// which the root keeps some in partial and lse.
 struct DecodeOutputs {
     void* rounded;
     float* partial;

@@ -102,7 +102,10 @@ __device__ __forceinline__ void decode_unit_of_block(const DecodeArguments& argu
 
     const Segments segments(arguments.blocks[blockIdx.x], arguments.units);
     const DecodeUnit& unit = segments.unit();
-    if (unit.row_count == 0) return;  // as all blocks of the cluster
+    if (unit.row_count == 0) {  // as all blocks of the cluster
+        if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+        return;
+    }
     const int piece_count = unit.row_count * Variant::kHeadDim / 4;
     if (Variant::kIsInCluster && threadIdx.x == 0) inbox.expect(piece_count);
     const int warp = threadIdx.x / 32;

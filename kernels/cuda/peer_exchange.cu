@@ -49,6 +49,7 @@ __global__ __launch_bounds__(kThreads) void exchange_rows_kernel(const __grid_co
     const std::uint32_t epoch = header_of(work.mailboxes[work.rank])->epoch;
     Patience patience(work);
     if (work.rank == work.root) {
+        if (blockIdx.x == 0 && threadIdx.x == 0) acknowledge(work, epoch);
         merge_rows(work, epoch, patience);
     } else {
         push_rows(work, epoch, patience);

@@ -16,7 +16,8 @@ namespace kvgrid::kernels {
 //             threads write and read. Rows are its tokens x its query heads.
 //   Words     carry their own flags (flagged_words.cuh): a reader takes them as they arrive and empties them for the exchange after the next.
 //   Epoch     counts the exchanges of a mailbox, in device memory, so that a captured exchange can be replayed. A rank fills the slots of one
-//             parity again only when the root has acknowledged the exchange before the last: nobody runs further ahead than that.
+//             parity again only when the root has acknowledged the exchange before the last, which it does as it begins the next: nobody runs further
+//             ahead than that.
 //   Waiting   ends after `timeout_ns`, or when `abort` is set; then `failed` is set, and the mailboxes are worth nothing any more.
 //
 // Kernels that wait for each other: where ranks share a GPU, no call that waits for the whole GPU may come between their launches.

@@ -13,7 +13,7 @@ namespace kvgrid::kernels {
 struct PeerHeader {
     std::uint32_t epoch;         // exchanges that are over
     std::uint32_t blocks_done;   // of the one that is under way
-    std::uint32_t acknowledged;  // exchanges that the root is through with; written by it
+    std::uint32_t acknowledged;  // exchanges that the root is through with; written by it as the next one begins
 };
 
 __device__ __forceinline__ PeerHeader* header_of(std::byte* mailbox) {
@@ -184,21 +184,22 @@ __device__ __forceinline__ void merge_piece(const PeerExchange& work, std::uint3
     store_merged(work.merged, work.dtype, whole_row * work.head_dim + dim, merged.value());
 }
 
+// At the root, by one thread of the kernel and at its beginning: the exchanges before this one are over, and what they brought is emptied. All of that
+// kernel has ended, so that nothing has to be fenced.
+__device__ __forceinline__ void acknowledge(const PeerExchange& work, std::uint32_t epoch) {
+    for (int rank = 0; rank < work.rank_count; ++rank) {
+        if (rank != work.root) release(&header_of(work.mailboxes[rank])->acknowledged, epoch);
+    }
+}
+
 // By all threads of each block of the kernel, at its end: the block that ends last ends the exchange.
 __device__ __forceinline__ void end_exchange(const PeerExchange& work) {
     __syncthreads();
     if (threadIdx.x != 0) return;
     PeerHeader* const header = header_of(work.mailboxes[work.rank]);
-    __threadfence_system();  // what this block has emptied, before the acknowledgement
     if (atomicAdd(&header->blocks_done, 1) + 1 < gridDim.x) return;
-    __threadfence_system();
-    const std::uint32_t over = header->epoch + 1;
     header->blocks_done = 0;
-    header->epoch = over;
-    if (work.rank != work.root) return;
-    for (int rank = 0; rank < work.rank_count; ++rank) {
-        if (rank != work.root) release(&header_of(work.mailboxes[rank])->acknowledged, over);
-    }
+    header->epoch = header->epoch + 1;
 }
 
 }  // namespace kvgrid::kernels

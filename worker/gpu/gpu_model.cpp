@@ -223,8 +223,8 @@ void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Plac
                      .chunk_blocks = plan.chunk_blocks(),
                      .q = places.q_copy.size == 0 ? places.q : places.q_copy,
                      .rounded = places.whole,
-                     .partial = join == nullptr ? places.partial : DeviceSpan<float>{},
-                     .lse = join == nullptr ? places.lse : DeviceSpan<float>{},
+                     .partial = places.partial,
+                     .lse = places.lse,
                      .workspace = workspace_for(plan),
                      .scratch = scratch_for(plan),
                      .list_pages_max = plan.list_pages_max(),
@@ -308,7 +308,7 @@ Status GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const
                        has_places ? places.k.data : nullptr,
                        has_places ? places.v.data : nullptr,
                        joins ? layer.tail->exchange->merged : (is_taken ? places.output() : nullptr),
-                       is_taken && !joins ? places.lse.data : nullptr,
+                       is_taken ? places.lse.data : nullptr,
                        joins ? layer.tail->serial : 0};
     const auto [found, is_new] = graphs_.try_emplace(key);
     if (is_new) {  // which may load kernels, as nobody may while others wait for it

@@ -107,8 +107,8 @@ class Rank {
         const kernels::PeerExchange join = exchange();
         kernels::Decode work = decode_.work();
         work.rounded = {};
-        work.partial = {};
-        work.lse = {};
+        work.partial = partial_.span();
+        work.lse = lse_.span();
         work.join = &join;
         kernels::decode(work, stream_);
     }

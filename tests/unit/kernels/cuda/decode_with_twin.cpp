@@ -51,10 +51,8 @@ std::vector<std::byte> decode_with_twin(const Decode& call, bool twin_has_other_
                       .abort = words.span().data,
                       .failed = words.span().data + 1,
                       .timeout_ns = kPatienceNs};
-    Decode joined = call;
+    Decode joined = call;  // whose partial and lse are scratch now
     joined.rounded = {};
-    joined.partial = {};
-    joined.lse = {};
     joined.join = &join;
     for (int exchange = 0; exchange < kExchanges; ++exchange) {
         for (const int rank : {1, 0}) {
