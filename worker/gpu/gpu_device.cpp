@@ -113,7 +113,7 @@ Result<std::unique_ptr<DeviceModel>> GpuDevice::make_model(const DeviceModelShap
     if (bytes > now.free) return no_room;
     try {
         return std::unique_ptr<DeviceModel>(
-            std::make_unique<GpuModel>(shape, page_count, stream_, multiprocessor_count_, sharers_ > 1, counters_));
+            std::make_unique<GpuModel>(shape, page_count, stream_, multiprocessor_count_, counters_));
     } catch (const kernels::CudaError&) {
         cudaGetLastError();  // a refused allocation is no fault of later calls
         return no_room;

@@ -43,11 +43,10 @@ struct GpuModel::Graph {
 };
 
 GpuModel::GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream,
-                   int multiprocessor_count, bool shares_gpu, GpuCounters& counters)
+                   int multiprocessor_count, GpuCounters& counters)
     : shape_(shape),
       stream_(stream),
       multiprocessor_count_(multiprocessor_count),
-      shares_gpu_(shares_gpu),
       decode_blocks_(multiprocessor_count),
       counters_(counters),
       classes_(shape.spec),
@@ -274,11 +273,11 @@ int GpuModel::move_count() const {
     return moves;
 }
 
-// Other ranks' kernels may wait for this one, and hold their SMs: where they share the GPU, all its blocks must have room beside them.
+// A block that waits for another rank's holds its SM: all must have room at once, beside those of other ranks where these share the GPU.
 bool GpuModel::joins_in_tail(const DeviceLayer& layer, const BatchPlan& plan) const {
     if (layer.tail == nullptr || plan.chunk_count() > 0 || plan.decode_count() == 0) return false;
     if (!kernels::can_join(plan.shape(), shape_.spec.dtype, shape_.spec.kv_dtype)) return false;
-    return !shares_gpu_ || plan.blocks().size <= static_cast<std::size_t>(multiprocessor_count_);
+    return plan.blocks().size <= static_cast<std::size_t>(multiprocessor_count_);
 }
 
 Status GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const BatchPlan& plan,

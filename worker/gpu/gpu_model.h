@@ -28,7 +28,7 @@ class GpuModel final : public DeviceModel {
   public:
     // CudaError where the GPU has not the memory.
     GpuModel(const DeviceModelShape& shape, std::uint32_t page_count, const GpuStream& stream, int multiprocessor_count,
-             bool shares_gpu, GpuCounters& counters);
+             GpuCounters& counters);
     ~GpuModel() override;
 
     Status begin(std::span<const BatchPart> parts) override;
@@ -97,8 +97,7 @@ class GpuModel final : public DeviceModel {
     const DeviceModelShape shape_;
     const GpuStream& stream_;
     const int multiprocessor_count_;  // of this device's share
-    const bool shares_gpu_;
-    int decode_blocks_;  // of every decode schedule
+    int decode_blocks_;               // of every decode schedule
     GpuCounters& counters_;
     const LayerClasses classes_;
     GpuBuffer pages_;
