@@ -65,7 +65,7 @@ endfunction()
 #
 #   unit, grid   run in each preset        threads   about threads: under TSan as well
 #   mpi, e2e     start processes: one at a time, and not under a sanitizer
-#   gpu          need a GPU: one at a time, and skipped where there is none
+#   gpu          need a GPU: one at a time, and skipped where there is none; multi_gpu: two of them
 #
 # Target tests_LABEL builds the programs of a label, where the test's name is a program's.
 function(kvgrid_label_test name)
@@ -78,7 +78,7 @@ function(kvgrid_label_test name)
     endif()
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
     foreach(label IN LISTS ARG_LABEL)
-        if(label MATCHES "^(mpi|e2e|gpu)$")
+        if(label MATCHES "^(mpi|e2e|gpu|multi_gpu)$")
             set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
         endif()
         if(TARGET ${name})

@@ -8,7 +8,7 @@
 //   tail        us with the join in the tail; + what it takes above `half`
 //   exchange    us with an exchange kernel behind; + what it takes above `half`
 //   times       one GPU / tail
-//   FAILED      a rank waited in vain, or the two ways do not give the same bits
+//   FAILED      a rank waited in vain, or the two ways do not give the same bits: ends with 1. Fewer than two GPUs: 77
 
 #include <cuda_runtime_api.h>
 
@@ -214,7 +214,9 @@ double time_on_one_gpu(const Row& row) {
     return us;
 }
 
-void run(const Row& row) {
+// False: something failed.
+bool run(const Row& row) {
+    bool is_right = true;
     const double one_gpu = time_on_one_gpu(row);
     for (const Split split : {Split::sequence, Split::heads}) {
         Measurement measurement(row, split);
@@ -224,7 +226,9 @@ void run(const Row& row) {
                     times.tail - times.half, times.exchange, times.exchange - times.half, one_gpu / times.tail,
                     measurement.has_failed() ? "  FAILED" : "");
         std::fflush(stdout);
+        is_right &= !measurement.has_failed();
     }
+    return is_right;
 }
 
 std::vector<Row> rows() {
@@ -246,13 +250,14 @@ int main(int argc, char** argv) {
     using namespace kvgrid;
     if (kernels::device_count() < bench::kRanks) {
         std::printf("gpu_tail_bench: this machine has not two CUDA devices\n");
-        return 0;
+        return 77;
     }
     std::printf("2 x %s, commit %s; us\n%-22s %-9s %9s %9s %9s %6s %9s %6s %7s\n",
                 kernels::current_device().name.c_str(), build_commit(), "sequences x tokens", "split by", "one GPU",
                 "half", "tail", "", "exchange", "", "times");
+    bool is_right = true;
     for (const auto& row : bench::rows()) {
-        if (argc < 2 || row.name.find(argv[1]) != std::string::npos) bench::run(row);
+        if (argc < 2 || row.name.find(argv[1]) != std::string::npos) is_right &= bench::run(row);
     }
-    return 0;
+    return is_right ? 0 : 1;
 }
