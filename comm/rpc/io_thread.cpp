@@ -24,14 +24,18 @@ void run(const Work& work) {
     }
 }
 
-constexpr int kLooks = 16;  // at the rings, for one at the sockets, which takes as long as all of them
+// Looks at all rings for one at the sockets, which takes as long as some dozens of them.
+std::size_t looks_for_one_poll(std::size_t ring_count) {
+    constexpr std::size_t kMost = 16, kRings = 64;
+    return std::clamp<std::size_t>(kRings / std::max<std::size_t>(1, ring_count), 1, kMost);
+}
 
 // Without sleeping. Others that wait for this core get it between two looks at the sockets.
 template <class Done>
 void poll_until(IoThread::Impl& impl, const Done& done, Deadline deadline) {
-    for (int looks = 0; !done() && std::chrono::steady_clock::now() < deadline; ++looks) {
+    for (std::size_t looks = 0; !done() && std::chrono::steady_clock::now() < deadline; ++looks) {
         if (impl.look()) continue;
-        if (!impl.lines.empty() && looks % kLooks != 0) continue;
+        if (!impl.lines.empty() && looks % looks_for_one_poll(impl.lines.size()) != 0) continue;
         if (impl.context.poll_one() == 0) std::this_thread::yield();
     }
 }
