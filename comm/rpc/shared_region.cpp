@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace kvgrid::comm {
 
@@ -48,7 +49,11 @@ Result<std::shared_ptr<SharedRegion>> SharedRegion::open(pid_t process, int file
         return {Errc::invalid_argument,
                 path + " is no memory of " + std::to_string(bytes) + " bytes that is sealed against shrinking"};
     }
-    return map(opened, bytes);
+    auto region = map(opened, bytes);
+    if (region)
+        ::close(std::exchange((*region)->file_,
+                              -1));  // the mapping stays; a server has few descriptors for its many clients
+    return region;
 }
 
 // Takes the file over.
@@ -64,7 +69,7 @@ Result<std::shared_ptr<SharedRegion>> SharedRegion::map(int file, std::size_t by
 
 SharedRegion::~SharedRegion() {
     munmap(bytes_.data(), bytes_.size());
-    ::close(file_);
+    if (file_ >= 0) ::close(file_);
 }
 
 }  // namespace kvgrid::comm

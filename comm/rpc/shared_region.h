@@ -37,7 +37,7 @@ class SharedRegion {
     SharedRegion& operator=(const SharedRegion&) = delete;
 
     std::span<std::byte> bytes() const { return bytes_; }
-    int file() const { return file_; }
+    int file() const { return file_; }  // its maker's; -1 where it was opened
 
     // Nobody is told of what is written here any more: its other side has gone.
     void close() { open_ = false; }
@@ -47,7 +47,7 @@ class SharedRegion {
     SharedRegion(int file, std::span<std::byte> bytes) : file_(file), bytes_(bytes) {}
     static Result<std::shared_ptr<SharedRegion>> map(int file, std::size_t bytes);
 
-    const int file_;
+    int file_;
     const std::span<std::byte> bytes_;
     std::atomic<bool> open_ = true;
 };

@@ -31,6 +31,17 @@ TEST(SharedRegion, OutlivesItsMaker) {
     EXPECT_EQ(opened->bytes()[5], std::byte{9});
 }
 
+TEST(SharedRegion, TakesNoDescriptorWhereItIsOpened) {
+    const auto made = SharedRegion::make(4096).value();
+    const int next = dup(made->file());
+    close(next);
+    const auto opened = SharedRegion::open(getpid(), made->file(), 4096).value();
+    const int next_after = dup(made->file());
+    close(next_after);
+    EXPECT_EQ(next_after, next);
+    EXPECT_EQ(opened->file(), -1);
+}
+
 TEST(SharedRegion, CannotShrink) {
     const auto made = SharedRegion::make(8192).value();
     EXPECT_NE(ftruncate(made->file(), 4096), 0);
