@@ -2,6 +2,8 @@
 
 #include <math_constants.h>
 
+#include <type_traits>
+
 #include "kernels/cuda/decode_join.cuh"
 #include "kernels/cuda/decode_slots.cuh"
 
@@ -11,21 +13,35 @@ namespace kvgrid::kernels {
 // in pieces of four dims, each piece once, from any thread.
 template <class Variant>
 struct FinishRows {
+    // Kernels over fp8 have no registers left for it.
+    static constexpr bool kJoins = !std::is_same_v<typename Variant::Kv, Fp8Kv>;
+
     const DecodeOutputs& outputs;
     const JoinState& join_state;
 
     // output_row counts query heads: row * query_heads + head.
     __device__ __forceinline__ void take(std::size_t output_row, int dim, const RowPiece& piece) const {
-        if (outputs.join.rank_count > 0) {
-            join_piece(outputs.join, join_state, output_row, dim, {value_of(piece), lse_of(piece.origin, piece.sum)});
-        } else {
-            write(output_row, dim, piece);
+        if constexpr (kJoins) {
+            if (outputs.join.rank_count > 0) {
+                const float lse = lse_of(piece.origin, piece.sum);
+                return join_piece(outputs.join, join_state, output_row, dim, {value_of(piece), lse});
+            }
         }
+        write(output_row, dim, piece);
+    }
+
+    // begin_join and end_join.
+    __device__ __forceinline__ static void begin(const DecodeArguments& arguments, JoinState& state) {
+        if constexpr (kJoins) begin_join(arguments.outputs.join, state);
+    }
+    __device__ __forceinline__ static void end(const DecodeArguments& arguments) {
+        if constexpr (kJoins) end_join(arguments.outputs.join);
     }
 
     // The root of a join keeps rows until its block has read all of its pages, and waits for other ranks' only then.
     __device__ __forceinline__ bool keeps() const {
-        return outputs.join.rank_count > 0 && outputs.join.rank == outputs.join.root && outputs.join.sequence_parts > 1;
+        return kJoins && outputs.join.rank_count > 0 && outputs.join.rank == outputs.join.root &&
+               outputs.join.sequence_parts > 1;
     }
     __device__ __forceinline__ void keep(std::size_t output_row, int dim, const RowPiece& piece) const {
         write(output_row, dim, piece);

@@ -140,12 +140,12 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
     const bool begins_inside = block.page > 0;
     Segments segments(block, arguments.units);
     if (segments.at_end()) {
-        if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+        if (threadIdx.x == 0) FinishRows<Variant>::begin(arguments, join_state);
         return;
     }
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kStages * Variant::kStageBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
-    if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+    if (threadIdx.x == 0) FinishRows<Variant>::begin(arguments, join_state);
 
     const DecodeTail<Variant> tail(arguments, join_state);
     bool must_merge = false;  // the first unit, with other blocks' partials, after all else
@@ -202,7 +202,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     allow_next_kernel();
     wait_for_previous_kernel();
     decode_units_of_block(arguments, memory, shared);
-    end_join(arguments.outputs.join);
+    FinishRows<Variant>::end(arguments);
 }
 
 // Blocks may start as those of the kernel before leave their SMs; they wait for all of it before they read anything.

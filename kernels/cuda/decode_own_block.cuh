@@ -103,7 +103,7 @@ __device__ __forceinline__ void decode_unit_of_block(const DecodeArguments& argu
     const Segments segments(arguments.blocks[blockIdx.x], arguments.units);
     const DecodeUnit& unit = segments.unit();
     if (unit.row_count == 0) {  // as all blocks of the cluster
-        if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+        if (threadIdx.x == 0) FinishRows<Variant>::begin(arguments, join_state);
         return;
     }
     const int piece_count = unit.row_count * Variant::kHeadDim / 4;
@@ -111,7 +111,7 @@ __device__ __forceinline__ void decode_unit_of_block(const DecodeArguments& argu
     const int warp = threadIdx.x / 32;
     SliceRing<Variant> ring(arguments, segments, memory + warp * Variant::kWarpBytes, rings[warp]);
     for (int stage = 0; stage < Variant::kStages; ++stage) ring.fill(stage);
-    if (threadIdx.x == 0) begin_join(arguments.outputs.join, join_state);
+    if (threadIdx.x == 0) FinishRows<Variant>::begin(arguments, join_state);
     UnitSums<Variant> sums;
     sums.begin(arguments, unit, ring.queries(segments), memory + Variant::kQueriesOffset);
     SliceWalk walk;
@@ -150,7 +150,7 @@ __global__ __launch_bounds__(Variant::kThreads,
     extern __shared__ __align__(1024) std::byte memory[];
     __shared__ OwnBlockShared<Variant> shared;
     decode_unit_of_block(arguments, memory, shared);
-    end_join(arguments.outputs.join);
+    FinishRows<Variant>::end(arguments);
 }
 
 }  // namespace kvgrid::kernels

@@ -37,13 +37,11 @@ enum class Split { none, sequence, heads };
 struct Row {
     std::string name;
     int sequences, tokens;
-    KvDtype kv_dtype = KvDtype::as_model;
 };
 
 // What one rank of so many holds.
 DecodeCase case_of(const Row& row, Split split) {
     DecodeCase part{.name = row.name, .lengths = std::vector<int>(row.sequences, row.tokens)};
-    part.kv_dtype = row.kv_dtype;
     if (split == Split::sequence) part.lengths.assign(row.sequences, row.tokens / kRanks);
     if (split == Split::heads) {
         part.query_heads /= kRanks;
@@ -232,15 +230,8 @@ bool run(const Row& row) {
 }
 
 std::vector<Row> rows() {
-    std::vector<Row> all = {{"1 x 4096", 1, 4'096},     {"1 x 131072", 1, 131'072}, {"1 x 1048576", 1, 1'048'576},
-                            {"8 x 131072", 8, 131'072}, {"64 x 1024", 64, 1'024},   {"64 x 8192", 64, 8'192}};
-    for (std::size_t i = 0, plain = all.size(); i < plain; ++i) {
-        Row row = all[i];
-        row.name += ", fp8";
-        row.kv_dtype = KvDtype::fp8_e4m3;
-        all.push_back(row);
-    }
-    return all;
+    return {{"1 x 4096", 1, 4'096},     {"1 x 131072", 1, 131'072}, {"1 x 1048576", 1, 1'048'576},
+            {"8 x 131072", 8, 131'072}, {"64 x 1024", 64, 1'024},   {"64 x 8192", 64, 8'192}};
 }
 
 }  // namespace
