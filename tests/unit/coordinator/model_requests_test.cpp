@@ -1,6 +1,8 @@
 // A model is in the catalogue exactly when the grid holds it, whatever the lead answers and whenever the coordinator dies; a new
 // generation gets all models again before it is ready.
 
+#include <thread>
+
 #include "tests/unit/coordinator/cluster_fixture.h"
 
 namespace kvgrid::coordinator {
@@ -82,6 +84,8 @@ TEST_F(ModelRequests, ALeadThatDoesNotAnswerIsADeadlineAndTheModelIsSettledLater
     EXPECT_EQ(model_count(), 0);
     EXPECT_TRUE(status().ready()) << "it keeps nobody from anything";
 
+    // The coordinator's wait for the lead ends a moment after its client's: who asks before shares it.
+    std::this_thread::sleep_for(50ms);
     lead.behave(MessageType::grid_add_model);
     const auto model = register_model(small_spec());
     ASSERT_TRUE(model) << model.error().to_string();
