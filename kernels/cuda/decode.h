@@ -51,7 +51,8 @@ const char* name_of(DecodePath path);
 //            reach the rows that see it, and no others; in chunks, a NaN of V reaches all rows that share its tile. The same schedule gives
 //            the same bits.
 //   Waits    a block waits for partials of blocks of lower index, which the hardware has started before it, or of its cluster, which
-//            starts as a whole.
+//            starts as a whole. With `join`, blocks of its root wait for other ranks' kernels (peer_exchange.h says for how long), and hold
+//            their SMs meanwhile: all blocks of all ranks on a GPU must have room at once.
 //   Source   flash-decoding (split over KV, merge by log-sum-exp); partials carry their own flags, as in NCCL's LL protocol.
 struct Decode {
     DecodeShape shape;
@@ -90,7 +91,7 @@ DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype
 
 // block_count: of the decodes' schedule; nothing where units have blocks of their own. With room for chunks if the shape has a chunk_query_count_max: some 40 MB.
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count);
-// Whether decodes of this shape can join in their tail; where there are no chunks.
+// Whether decodes of this shape can join in their tail, where there are no chunks beside them: not over fp8, and not the general way.
 bool can_join(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype);
 std::size_t decode_scratch_bytes(const DecodeShape& shape, int list_pages_max, int stream_count);
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream);

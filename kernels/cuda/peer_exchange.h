@@ -8,7 +8,8 @@
 
 namespace kvgrid::kernels {
 
-// Rows of several ranks' attention, pushed into the root's memory and merged there as they come: one kernel on each rank, no barrier.
+// Rows of several ranks' attention, pushed into the root's memory and merged there as they come: one kernel on each rank, no barrier. It is
+// exchange_rows', or a decode kernel that joins in its tail (Decode::join); ranks need not agree which.
 //
 //   Mailbox   of each rank, in its GPU's memory; the others write into it directly (peer access, or CUDA IPC between processes):
 //             {epoch, blocks that are done, acknowledged} u32, padded to 256 bytes; then, at the root, slots: [2][rank] of kSlotBytes each
@@ -64,7 +65,7 @@ void load_peer_exchange();
 //   Cost    each row crosses once, with a quarter more for the log-sum-exps; the floor is one store across and one poll.
 void exchange_rows(const PeerExchange& work, Stream stream);
 
-// std::invalid_argument, as exchange_rows, but for partial and lse: a decode that joins in its tail (Decode::join) has none.
+// std::invalid_argument, as exchange_rows, but for partial and lse, which a decode that joins in its tail does not read here.
 void check_exchange(const PeerExchange& work);
 
 }  // namespace kvgrid::kernels
