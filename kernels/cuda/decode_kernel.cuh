@@ -120,11 +120,19 @@ __device__ __forceinline__ void finish_kept_units(const DecodeArguments& argumen
     __syncthreads();
     const DecodeBlock& block = arguments.blocks[blockIdx.x];
     Segments segments(block, arguments.units);
+    int kept_units = 0;
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
         if (segments.is_last()) break;
         if (unit.row_count == 0 || !segments.ends_unit() || (is_first && block.page > 0)) continue;
-        for_each_piece<Variant>(unit, [&](int row, int dim) { tail.finish_kept(unit, row, dim); });
+        // Teams of threads have a unit each, so that their waits are one.
+        const int pieces = unit.row_count * Variant::kHeadDim / 4;
+        const int team_count = max(1, Variant::kThreads / pieces), team = kept_units++ % team_count;
+        const int thread = static_cast<int>(threadIdx.x) - team * pieces;
+        if (thread < 0 || (team_count > 1 && thread >= pieces)) continue;
+        for (int piece = thread; piece < pieces; piece += Variant::kThreads) {
+            tail.finish_kept(unit, piece / (Variant::kHeadDim / 4), piece % (Variant::kHeadDim / 4) * 4);
+        }
     }
 }
 

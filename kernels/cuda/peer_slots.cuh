@@ -68,6 +68,7 @@ class Patience {
         for (int turn = 1; !has_come(); ++turn) {
             if (is_over_) return false;
             if (turn % kTurnsBetweenLooks == 0) look_at_clock();
+            if (turn > kTurnsAwake) __nanosleep(kNapNs);
         }
         return true;
     }
@@ -75,6 +76,9 @@ class Patience {
 
   private:
     static constexpr int kTurnsBetweenLooks = 64;
+    // Many threads that ask without a pause take the memory's bandwidth from those that they wait for.
+    static constexpr int kTurnsAwake = 4;
+    static constexpr unsigned kNapNs = 200;
 
     __device__ void look_at_clock() {
         is_over_ = now_ns() - began_ > work_.timeout_ns || *work_.abort != 0 || *work_.failed != 0;
