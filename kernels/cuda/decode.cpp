@@ -307,7 +307,8 @@ DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype
 }
 
 bool can_join(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype) {
-    return kv_dtype == KvDtype::as_model && find_variant(shape, dtype, kv_dtype) != nullptr;
+    return find_variant(shape, dtype, kv_dtype) != nullptr &&
+           has_registers_to_join(kv_dtype, shape.heads.head_dim, shape.unit_rows());
 }
 
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count) {

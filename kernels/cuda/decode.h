@@ -91,7 +91,8 @@ DecodePath chunk_path_of(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype
 
 // block_count: of the decodes' schedule; nothing where units have blocks of their own. With room for chunks if the shape has a chunk_query_count_max: some 40 MB.
 std::size_t decode_workspace_floats(const DecodeShape& shape, int block_count);
-// Whether decodes of this shape can join in their tail, where there are no chunks beside them: not over fp8, and not the general way.
+// Whether decodes of this shape can join in their tail, where there are no chunks beside them: not the general way, and over fp8
+// only rows of 96 and 128 dims, 8 at the most to a KV head.
 bool can_join(const DecodeShape& shape, Dtype dtype, KvDtype kv_dtype);
 std::size_t decode_scratch_bytes(const DecodeShape& shape, int list_pages_max, int stream_count);
 void reset_decode_workspace(DeviceSpan<float> workspace, Stream stream);

@@ -2,8 +2,6 @@
 
 #include <math_constants.h>
 
-#include <type_traits>
-
 #include "kernels/cuda/decode_join.cuh"
 #include "kernels/cuda/decode_slots.cuh"
 
@@ -13,8 +11,11 @@ namespace kvgrid::kernels {
 // in pieces of four dims, each piece once, from any thread.
 template <class Variant>
 struct FinishRows {
-    // Kernels over fp8 have no registers left for it.
-    static constexpr bool kJoins = !std::is_same_v<typename Variant::Kv, Fp8Kv>;
+    static constexpr bool kJoins =
+        has_registers_to_join(Variant::Kv::kDtype, Variant::kHeadDim, Variant::kUnitRows);
+
+    // That a thread waits for at a time. Kernels of more rows would spill.
+    static constexpr int kPiecesAtOnce = Variant::kUnitRows <= 8 ? 4 : 1;
 
     const DecodeOutputs& outputs;
     const JoinState& join_state;
@@ -35,7 +36,7 @@ struct FinishRows {
         if constexpr (kJoins) begin_join(arguments.outputs.join, state);
     }
     __device__ __forceinline__ static void end(const DecodeArguments& arguments) {
-        if constexpr (kJoins) end_join(arguments.outputs.join);
+        if constexpr (kJoins) end_join<kPiecesAtOnce>(arguments.outputs.join);
     }
 
     // The root of a join keeps rows until its block has read all of its pages, and waits for other ranks' only then.
@@ -47,9 +48,16 @@ struct FinishRows {
         write(output_row, dim, piece);
     }
     // After a barrier.
-    __device__ __forceinline__ void take_kept(std::size_t output_row, int dim) const {
-        const float4 value = *reinterpret_cast<const float4*>(outputs.partial + output_row * Variant::kHeadDim + dim);
-        join_piece(outputs.join, join_state, output_row, dim, {value, outputs.lse[output_row]});
+    template <int kCount>
+    __device__ __forceinline__ void take_kept(const PeerPlace (&places)[kCount]) const {
+        if constexpr (kJoins) {
+            const PeerExchange& work = outputs.join;
+            Patience patience(work);
+            merge_pieces(work, join_state.epoch, work.rank / work.sequence_parts, places, patience, [&](int i) {
+                const float* const value = outputs.partial + places[i].row * Variant::kHeadDim + places[i].dim;
+                return PeerPiece{*reinterpret_cast<const float4*>(value), outputs.lse[places[i].row]};
+            });
+        }
     }
 
     static __device__ __forceinline__ float lse_of(float origin, float sum) {

@@ -27,14 +27,17 @@ __device__ __forceinline__ void join_piece(const PeerExchange& work, const JoinS
     const int part = work.rank / work.sequence_parts;
     if (work.rank == work.root) {
         Patience patience(work);
-        merge_piece(work, state.epoch, part, row, dim, patience, [&] { return own; });
+        merge_pieces<1>(work, state.epoch, part, {{row, dim}}, patience, [&](int) { return own; });
     } else if (state.may_push) {
-        PeerSlot(work, state.epoch, work.rank, rows_of_part(work, part)).bring(row, dim, own);
+        PeerSlot(work, state.epoch, work.rank, rows_of_part(work, part)).bring({row, dim}, own);
     }
 }
 
 // The root takes the rows of other head parts here, which are none of its kernel's: in the blocks that start last, since a block that waits for
 // all of another rank's kernel keeps later ones from their SM.
+//
+//   kAtOnce   pieces that a thread waits for at a time
+template <int kAtOnce>
 __device__ __forceinline__ void end_join(const PeerExchange& work) {
     if (work.rank_count == 0) return;
     if (work.rank == work.root) {
@@ -46,12 +49,18 @@ __device__ __forceinline__ void end_join(const PeerExchange& work) {
         const unsigned first_block = gridDim.x > kBlocks ? gridDim.x - kBlocks : 0;
         if (blockIdx.x < first_block) return end_exchange(work);
         const std::size_t first = (blockIdx.x - first_block) * blockDim.x + threadIdx.x;
+        const std::size_t stride = (gridDim.x - first_block) * blockDim.x;
         for (int part = 0; part < work.rank_count / work.sequence_parts; ++part) {
             if (part == own_part) continue;
             const std::size_t count = rows_of_part(work, part) * pieces;
-            for (std::size_t index = first; index < count; index += (gridDim.x - first_block) * blockDim.x) {
-                merge_piece(work, epoch, part, index / pieces, static_cast<int>(index % pieces) * 4, patience,
-                            [] { return PeerPiece{}; });
+            for (std::size_t index = first; index < count; index += kAtOnce * stride) {
+                PeerPlace places[kAtOnce];
+#pragma unroll
+                for (int i = 0; i < kAtOnce; ++i) {
+                    const std::size_t at = index + i * stride;
+                    places[i] = {at / pieces, static_cast<int>(at % pieces) * 4, at < count};
+                }
+                merge_pieces(work, epoch, part, places, patience, [](int) { return PeerPiece{}; });
             }
         }
     }

@@ -53,13 +53,17 @@ class DecodeTail {
     __device__ __forceinline__ void finish(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
         finish_.take(row_of_unit(arguments_, unit, row), dim, piece);
     }
-    // Or in two goes, where that spares waiting: the second one by the same block, after a barrier.
+    // Or in two goes, where that spares waiting: the second one by the same block, after a barrier, and by any of its threads.
     __device__ __forceinline__ bool finishes_later() const { return finish_.keeps(); }
     __device__ __forceinline__ void keep(const DecodeUnit& unit, int row, int dim, const RowPiece& piece) const {
         finish_.keep(row_of_unit(arguments_, unit, row), dim, piece);
     }
-    __device__ __forceinline__ void finish_kept(const DecodeUnit& unit, int row, int dim) const {
-        finish_.take_kept(row_of_unit(arguments_, unit, row), dim);
+    __device__ __forceinline__ PeerPlace kept_place(const DecodeUnit& unit, int row, int dim) const {
+        return {row_of_unit(arguments_, unit, row), dim};
+    }
+    template <int kCount>
+    __device__ __forceinline__ void finish_kept(const PeerPlace (&places)[kCount]) const {
+        finish_.take_kept(places);
     }
 
     __device__ __forceinline__ Slot<Variant> slot_of(int block) const { return {arguments_.slots, block}; }
@@ -114,26 +118,38 @@ struct DecodeShared {
     JoinState join_state;
 };
 
-// All units that end in this block, but for the first, if it began in another one, and the last: which were finished at once.
+// All units that end in this block, but for the first, if it began in another one, and the last: which were finished at once. Their pieces go round
+// the threads, and each thread waits for several at a time.
 template <class Variant>
 __device__ __forceinline__ void finish_kept_units(const DecodeArguments& arguments, const DecodeTail<Variant>& tail) {
     __syncthreads();
+    constexpr int kAtOnce = FinishRows<Variant>::kPiecesAtOnce, kRowPieces = Variant::kHeadDim / 4;
+    PeerPlace places[kAtOnce];
+    int held = 0;
+    const auto finish_held = [&] {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) places[i].is_used = i < held;
+        tail.finish_kept(places);
+        held = 0;
+    };
     const DecodeBlock& block = arguments.blocks[blockIdx.x];
     Segments segments(block, arguments.units);
-    int kept_units = 0;
-    for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
+    int piece = static_cast<int>(threadIdx.x);  // the next of this thread, of the unit
+    for (bool is_first = true; !segments.at_end() && !segments.is_last(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
-        if (segments.is_last()) break;
         if (unit.row_count == 0 || !segments.ends_unit() || (is_first && block.page > 0)) continue;
-        // Teams of threads have a unit each, so that their waits are one.
-        const int pieces = unit.row_count * Variant::kHeadDim / 4;
-        const int team_count = max(1, Variant::kThreads / pieces), team = kept_units++ % team_count;
-        const int thread = static_cast<int>(threadIdx.x) - team * pieces;
-        if (thread < 0 || (team_count > 1 && thread >= pieces)) continue;
-        for (int piece = thread; piece < pieces; piece += Variant::kThreads) {
-            tail.finish_kept(unit, piece / (Variant::kHeadDim / 4), piece % (Variant::kHeadDim / 4) * 4);
+        const int piece_count = unit.row_count * kRowPieces;
+        for (; piece < piece_count; piece += Variant::kThreads) {
+            const PeerPlace place = tail.kept_place(unit, piece / kRowPieces, piece % kRowPieces * 4);
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i) {
+                if (i == held) places[i] = place;
+            }
+            if (++held == kAtOnce) finish_held();
         }
+        piece -= piece_count;
     }
+    if (held > 0) finish_held();
 }
 
 template <class Variant>
@@ -157,6 +173,7 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
 
     const DecodeTail<Variant> tail(arguments, join_state);
     bool must_merge = false;  // the first unit, with other blocks' partials, after all else
+    bool keeps = tail.finishes_later();
     SliceWalk walk;
     for (bool is_first = true; !segments.at_end(); segments.next(), is_first = false) {
         const DecodeUnit& unit = segments.unit();
@@ -171,6 +188,10 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
         const bool ends = segments.ends_unit(), inside = is_first && begins_inside, is_last = segments.is_last();
         const PartRange parts = PartRange::of(inside ? first_part : static_cast<int>(blockIdx.x), group_parts, ends);
         must_merge = must_merge || (ends && inside && !is_last);
+        if (is_last && ends && keeps) {  // while what this unit waits for is on its way
+            finish_kept_units(arguments, tail);
+            keeps = false;
+        }
         for_each_piece<Variant>(unit, [&](int row, int dim) {
             const auto own = [&] { return outcomes.merged(row, dim); };
             if (ends && inside && !is_last) {
@@ -178,7 +199,7 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
                 return;
             }
             const RowPiece piece = tail.merge_parts(parts, row, dim, own);
-            if (ends && !is_last && tail.finishes_later()) {
+            if (ends && keeps && !is_last) {
                 tail.keep(unit, row, dim, piece);
             } else if (ends) {
                 tail.finish(unit, row, dim, piece);
@@ -199,7 +220,7 @@ __device__ __forceinline__ void decode_units_of_block(const DecodeArguments& arg
             tail.empty_parts(parts, row, dim);
         });
     }
-    if (tail.finishes_later()) finish_kept_units(arguments, tail);
+    if (keeps) finish_kept_units(arguments, tail);
 }
 
 template <class Variant>

@@ -20,6 +20,11 @@ struct DecodeOutputs {
     PeerExchange join = {};  // rank_count 0: they are written
 };
 
+// Whether kernels of such units have registers left for a join in their tail.
+constexpr bool has_registers_to_join(KvDtype kv_dtype, int head_dim, int unit_rows) {
+    return kv_dtype == KvDtype::as_model || (unit_rows == 8 && (head_dim == 96 || head_dim == 128));
+}
+
 // What a decode kernel is started with; checked beforehand.
 struct DecodeArguments {
     const std::byte* slab;

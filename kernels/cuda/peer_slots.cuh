@@ -57,10 +57,10 @@ __device__ __forceinline__ std::uint64_t now_ns() {
     return time;
 }
 
-// How long a thread waits in all.
+// How long a thread waits in all, from the first time that it had to.
 class Patience {
   public:
-    __device__ explicit Patience(const PeerExchange& work) : work_(work), began_(now_ns()) {}
+    __device__ explicit Patience(const PeerExchange& work) : work_(work) {}
 
     // Calls has_come() until it is true. False: it was not in time; nothing is waited for from then on.
     template <class HasCome>
@@ -80,13 +80,15 @@ class Patience {
     static constexpr int kTurnsAwake = 4;
     static constexpr unsigned kNapNs = 200;
 
+    // The clock is slow: what comes at once never looks.
     __device__ void look_at_clock() {
+        if (began_ == 0) began_ = now_ns();
         is_over_ = now_ns() - began_ > work_.timeout_ns || *work_.abort != 0 || *work_.failed != 0;
         if (is_over_) *work_.failed = 1;
     }
 
     const PeerExchange& work_;
-    const std::uint64_t began_;
+    std::uint64_t began_ = 0;
     bool is_over_ = false;
 };
 
@@ -94,6 +96,11 @@ class Patience {
 struct PeerPiece {
     float4 value;
     float lse;
+};
+struct PeerPlace {
+    std::size_t row;
+    int dim;
+    bool is_used = true;
 };
 
 // What one rank brings to one exchange, in the root's mailbox.
@@ -107,26 +114,44 @@ class PeerSlot {
         lses_ = reinterpret_cast<float*>(values_ + row_count * pieces_);
     }
 
-    __device__ __forceinline__ void bring(std::size_t row, int dim, const PeerPiece& piece) const {
-        push(values_ + at(row, dim), piece.value);
-        push(lses_ + at(row, dim), piece.lse);
+    __device__ __forceinline__ void bring(const PeerPlace& place, const PeerPiece& piece) const {
+        push(values_ + at(place), piece.value);
+        push(lses_ + at(place), piece.lse);
     }
-    // Leaves the place empty for the exchange after the next.
-    __device__ __forceinline__ bool take(std::size_t row, int dim, PeerPiece& piece, Patience& patience) const {
-        float4* const value = values_ + at(row, dim);
-        float* const lse = lses_ + at(row, dim);
-        const bool has_come = patience.wait([&] {
-            piece = {look(value), look(lse)};
-            return is_whole(piece.value) && !is_empty(piece.lse);
+    // Waits for all of them at once, and leaves their places empty for the exchange after the next.
+    template <int kCount>
+    __device__ __forceinline__ bool take(const PeerPlace (&places)[kCount], PeerPiece (&pieces)[kCount],
+                                         Patience& patience) const {
+        bool has_come[kCount];
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) has_come[i] = !places[i].is_used;
+        const bool have_come = patience.wait([&] {
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+                if (!has_come[i]) pieces[i] = {look(values_ + at(places[i])), look(lses_ + at(places[i]))};
+            }
+            bool have_come = true;
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+                has_come[i] = has_come[i] || (is_whole(pieces[i].value) && !is_empty(pieces[i].lse));
+                have_come = have_come && has_come[i];
+            }
+            return have_come;
         });
-        if (!has_come) return false;
-        empty_words(value);
-        *lse = __uint_as_float(kEmptyWord);
+        if (!have_come) return false;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            if (!places[i].is_used) continue;
+            empty_words(values_ + at(places[i]));
+            lses_[at(places[i])] = __uint_as_float(kEmptyWord);
+        }
         return true;
     }
 
   private:
-    __device__ __forceinline__ std::size_t at(std::size_t row, int dim) const { return row * pieces_ + dim / 4; }
+    __device__ __forceinline__ std::size_t at(const PeerPlace& place) const {
+        return place.row * pieces_ + place.dim / 4;
+    }
 
     std::size_t pieces_;  // of a row
     float4* values_;
@@ -167,25 +192,34 @@ __device__ __forceinline__ bool wait_for_acknowledgement(const PeerExchange& wor
     return patience.wait([&] { return static_cast<std::int32_t>(acquire(acknowledged) + 1 - epoch) >= 0; });
 }
 
-// At the root: one piece of a head part's row, of all its ranks, into the outcome. own() is called for the root's.
-template <class Own>
-__device__ __forceinline__ void merge_piece(const PeerExchange& work, std::uint32_t epoch, int head_part,
-                                            std::size_t row, int dim, Patience& patience, const Own& own) {
-    PeerMerged merged;
+// At the root: pieces of a head part's rows, of all its ranks, into the outcome. own(i) is called for the root's.
+template <int kCount, class Own>
+__device__ __forceinline__ void merge_pieces(const PeerExchange& work, std::uint32_t epoch, int head_part,
+                                             const PeerPlace (&places)[kCount], Patience& patience, const Own& own) {
+    PeerMerged merged[kCount];
     const int end = (head_part + 1) * work.sequence_parts;
     for (int rank = head_part * work.sequence_parts; rank < end; ++rank) {
-        PeerPiece piece{};
+        PeerPiece pieces[kCount] = {};
         if (rank == work.root) {
-            piece = own();
-        } else if (!PeerSlot(work, epoch, rank, rows_of_part(work, head_part)).take(row, dim, piece, patience)) {
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+                if (places[i].is_used) pieces[i] = own(i);
+            }
+        } else if (!PeerSlot(work, epoch, rank, rows_of_part(work, head_part)).take(places, pieces, patience)) {
             return;
         }
-        merged.add(piece);
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) merged[i].add(pieces[i]);
     }
     const int first = work.first_heads[head_part], heads = work.first_heads[head_part + 1] - first;
     const int all = work.first_heads[work.rank_count / work.sequence_parts];
-    const std::size_t whole_row = heads == all ? row : row / heads * all + first + row % heads;
-    store_merged(work.merged, work.dtype, whole_row * work.head_dim + dim, merged.value());
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+        const auto [row, dim, is_used] = places[i];
+        if (!is_used) continue;
+        const std::size_t whole_row = heads == all ? row : row / heads * all + first + row % heads;
+        store_merged(work.merged, work.dtype, whole_row * work.head_dim + dim, merged[i].value());
+    }
 }
 
 // At the root, by one thread of the kernel and at its beginning: the exchanges before this one are over, and what they brought is emptied. All of that

@@ -1,5 +1,5 @@
 // A decode over sequences that two GPUs hold the halves of, joined: in the tail of the decode kernel, and by an exchange kernel behind it; beside each
-// half alone, and all of it on one GPU. Graph replay, medians; 32 query and 8 KV heads of 128, bf16, one new token. Ranks are threads of this process.
+// half alone, and all of it on one GPU. Graph replay, medians; 32 query and 8 KV heads of 128, bf16, one new token each. Ranks are threads of this process.
 //
 //   gpu_tail_bench [NAME]       part of a row's name
 //
@@ -37,11 +37,13 @@ enum class Split { none, sequence, heads };
 struct Row {
     std::string name;
     int sequences, tokens;
+    KvDtype kv_dtype = KvDtype::as_model;
 };
 
 // What one rank of so many holds.
 DecodeCase case_of(const Row& row, Split split) {
     DecodeCase part{.name = row.name, .lengths = std::vector<int>(row.sequences, row.tokens)};
+    part.kv_dtype = row.kv_dtype;
     if (split == Split::sequence) part.lengths.assign(row.sequences, row.tokens / kRanks);
     if (split == Split::heads) {
         part.query_heads /= kRanks;
@@ -230,8 +232,14 @@ bool run(const Row& row) {
 }
 
 std::vector<Row> rows() {
-    return {{"1 x 4096", 1, 4'096},     {"1 x 131072", 1, 131'072}, {"1 x 1048576", 1, 1'048'576},
-            {"8 x 131072", 8, 131'072}, {"64 x 1024", 64, 1'024},   {"64 x 8192", 64, 8'192}};
+    std::vector<Row> all = {{"1 x 4096", 1, 4'096},     {"1 x 131072", 1, 131'072}, {"1 x 1048576", 1, 1'048'576},
+                            {"8 x 131072", 8, 131'072}, {"64 x 1024", 64, 1'024},   {"64 x 8192", 64, 8'192}};
+    for (std::size_t i = 0, plain = all.size(); i < plain; ++i) {
+        all.push_back(all[i]);
+        all.back().name += ", fp8";
+        all.back().kv_dtype = KvDtype::fp8_e4m3;
+    }
+    return all;
 }
 
 }  // namespace
