@@ -7,6 +7,7 @@
 #include "kernels/append.h"
 #include "kernels/attention.h"
 #include "kernels/merge_parts.h"
+#include "worker/head_slices.h"
 #include "worker/host_slab.h"
 #include "worker/token_runs.h"
 
@@ -28,7 +29,8 @@ class CpuModel final : public DeviceModel {
         }
     }
 
-    Status run(const DeviceLayer& layer) override {
+    Status run(const DeviceLayer& call) override {
+        const DeviceLayer layer = call.has_all_heads ? cut(call) : call;
         if (!layer.k.empty()) append(layer);
         if (layer.q.empty()) return {};
         if (layer.whole.empty()) {
@@ -64,6 +66,7 @@ class CpuModel final : public DeviceModel {
     void forget(SequenceId) override {}
 
   private:
+    DeviceLayer cut(const DeviceLayer& call);
     void append(const DeviceLayer& layer);
     void attend(const DeviceLayer& layer, std::span<float> partial, std::span<float> lse);
     void round(const DeviceLayer& layer) const;
@@ -77,7 +80,28 @@ class CpuModel final : public DeviceModel {
     std::vector<kernels::AttentionItem> items_;
     std::vector<std::span<const kernels::PageEntry>> streams_of_items_;
     std::vector<float> partial_, lse_;
+    std::vector<std::byte> own_heads_;
 };
+
+DeviceLayer CpuModel::cut(const DeviceLayer& call) {
+    const ModelSpec& spec = shape_.spec;
+    const std::size_t row = spec.row_bytes();
+    const HeadRange query = query_heads_of_part(spec, shape_.grid, shape_.head_part);
+    const HeadRange kv = kv_heads_of_part(spec, shape_.grid, shape_.head_part);
+    own_heads_.resize(call.token_count * (query.count + 2 * kv.count) * row);
+    std::byte* end = own_heads_.data();
+    const auto own = [&](std::span<const std::byte> all, int heads, HeadRange taken) -> std::span<const std::byte> {
+        if (all.empty()) return {};
+        const std::byte* const begin = end;
+        end = copy_heads(all.data(), call.token_count, heads, taken, row, end);
+        return {begin, end};
+    };
+    DeviceLayer layer = call;
+    layer.q = own(call.q, spec.query_heads, query);
+    layer.k = own(call.k, spec.kv_heads, kv);
+    layer.v = own(call.v, spec.kv_heads, kv);
+    return layer;
+}
 
 void CpuModel::append(const DeviceLayer& layer) {
     const ScopedSpan span(layer.spans, SpanKind::append, layer.operation);

@@ -31,7 +31,7 @@ struct DeviceModelShape {
     ModelSpec spec;
     kernels::HeadShape heads;  // of this share
     GridShape grid;
-    int sequence_part = 0;
+    int head_part = 0, sequence_part = 0;
 
     // Where the streams of the KV that `layer` reads begin among a sequence's.
     std::size_t first_stream(int layer) const;
@@ -63,6 +63,7 @@ struct DeviceLayer {
     std::span<const std::byte> q;  // [token_count, query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [token_count, KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
+    bool has_all_heads = false;  // q, k and v are of the whole grid's heads; these are cut here
     std::span<std::byte> whole;  // out [token_count, query heads, head_dim] in the model's dtype; or empty
     std::span<float> partial;    // out [token_count, query heads, head_dim], where `whole` is not wanted
     std::span<float> lse;        // out [token_count, query heads], with `partial`

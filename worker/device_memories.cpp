@@ -5,11 +5,8 @@
 
 namespace kvgrid::worker {
 
-Status DeviceMemories::share(const comm::Request& request, std::string_view handle, std::uint64_t bytes) {
-    if (bytes == 0) {
-        connection_lost(request.connection);
-        return {};
-    }
+Result<std::uint64_t> DeviceMemories::share(const comm::Request& request, std::string_view handle,
+                                            std::uint64_t bytes) {
     if (request.peer_process == 0) {
         return {Errc::unsupported, "GPU memory can be shared over a Unix-domain socket of this host only"};
     }
@@ -24,11 +21,21 @@ Status DeviceMemories::share(const comm::Request& request, std::string_view hand
     }
     auto opened = open_(std::as_bytes(std::span(handle)), bytes);
     if (!opened) return opened.error();
-    regions_[request.connection] = *std::move(opened);
-    return {};
+    regions_[request.connection] = {.memory = *std::move(opened), .number = ++last_number_};
+    return last_number_;
 }
 
-Result<std::shared_ptr<DeviceMemory>> DeviceMemories::of(comm::ConnectionId connection) const {
+DeviceRegion DeviceMemories::let_go(comm::ConnectionId connection) {
+    const auto found = regions_.extract(connection);
+    return found ? found.mapped() : DeviceRegion{};
+}
+
+void DeviceMemories::is_open_everywhere(comm::ConnectionId connection, std::uint64_t number) {
+    const auto found = regions_.find(connection);
+    if (found != regions_.end() && found->second.number == number) found->second.is_open_everywhere = true;
+}
+
+Result<DeviceRegion> DeviceMemories::of(comm::ConnectionId connection) const {
     const auto found = regions_.find(connection);
     if (found != regions_.end()) return found->second;
     return {Errc::wrong_state,

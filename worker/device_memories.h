@@ -19,16 +19,20 @@ class DeviceMemories {
 
     explicit DeviceMemories(Open open) : open_(std::move(open)) {}
 
-    // Another region of the same connection takes the place of the first, and 0 bytes that of none. Whatever is refused changes nothing.
-    Status share(const comm::Request& request, std::string_view handle, std::uint64_t bytes);
-    void connection_lost(comm::ConnectionId connection) { regions_.erase(connection); }
+    // Another region of the same connection takes the place of the first. Whatever is refused changes nothing. Returns the region's number.
+    Result<std::uint64_t> share(const comm::Request& request, std::string_view handle, std::uint64_t bytes);
+    // Returns what the connection had; memory null: nothing.
+    DeviceRegion let_go(comm::ConnectionId connection);
+    // If the connection still has it.
+    void is_open_everywhere(comm::ConnectionId connection, std::uint64_t number);
 
     // Calls that are under way own it, too. wrong_state: the connection has shared none.
-    Result<std::shared_ptr<DeviceMemory>> of(comm::ConnectionId connection) const;
+    Result<DeviceRegion> of(comm::ConnectionId connection) const;
 
   private:
     const Open open_;
-    std::unordered_map<comm::ConnectionId, std::shared_ptr<DeviceMemory>> regions_;
+    std::unordered_map<comm::ConnectionId, DeviceRegion> regions_;
+    std::uint64_t last_number_ = 0;
 };
 
 }  // namespace kvgrid::worker

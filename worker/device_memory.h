@@ -37,6 +37,19 @@ struct DeviceOffsets {
     std::uint64_t q = 0, k = 0, v = 0, o = 0;
 };
 
+// A client's memory as the lead has it.
+struct DeviceRegion {
+    std::shared_ptr<DeviceMemory> memory;
+    std::uint64_t number = 0;         // no two of a lead have the same
+    bool is_open_everywhere = false;  // on all other ranks, too
+};
+
+// Where a layer call's tensors begin in one of the memories that all ranks have opened; memory 0: in none.
+struct PlaceInMemory {
+    std::uint64_t memory = 0;
+    DeviceOffsets at;
+};
+
 // The tensors of one layer call where they lie in a client's memory.
 struct ClientTensors {
     std::shared_ptr<DeviceMemory> memory;  // null: there are none

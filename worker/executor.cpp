@@ -17,21 +17,6 @@ namespace {
 // Bounds what one read makes the ranks exchange.
 constexpr std::uint64_t kReadBytesMax = std::uint64_t{256} << 20;
 
-OperationResult only(Status status) {
-    OperationResult result;
-    result.status = std::move(status);
-    return result;
-}
-
-std::uint64_t ns_since(TimePoint start) {
-    return static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start).count());
-}
-
-Phase phase_of(bool attends, const StepSize& size) {
-    if (!attends) return Phase::write;
-    return size.tokens == size.sequences ? Phase::decode : Phase::prefill;
-}
-
 }  // namespace
 
 Executor::Executor(Shard& shard, comm::Collective& collective, std::chrono::milliseconds operation_timeout,
@@ -58,6 +43,12 @@ DeviceStatus Executor::device_status() const {
     if (join_) status.join = join_->way();
     if (join_ && join_->goes(JoinWay::nccl)) status.nccl_generation = collective_.generation().value;
     return status;
+}
+
+OperationResult Executor::only(Status status) {
+    OperationResult result;
+    result.status = std::move(status);
+    return result;
 }
 
 OperationResult Executor::broken(const Error& cause) {
@@ -131,99 +122,6 @@ OperationResult Executor::run(const BeginStep& begin) {
     }
     OperationResult result;
     for (const auto& part : begin.parts) result.lengths.push_back(shard_.length_of(part.sequence));
-    return result;
-}
-
-// The tensors stay in the client's memory: nothing is joined, and nothing goes back but that it is done.
-OperationResult Executor::run_in_place(const RunLayer& layer) {
-    StepSize size;
-    for (StepId step : layer.steps) size += shard_.size_of_step(step);
-    const bool attends = !layer.in_place.q.empty();
-    const TimePoint start = std::chrono::steady_clock::now();
-    const Status done = shard_.layer({.steps = layer.steps,
-                                      .layer = layer.layer,
-                                      .q = layer.in_place.q,
-                                      .k = layer.in_place.k,
-                                      .v = layer.in_place.v,
-                                      .whole = layer.in_place.o,
-                                      .partial = {},
-                                      .lse = {},
-                                      .inputs_in = TensorMemory::device,
-                                      .outputs_in = TensorMemory::device,
-                                      .waits = true,
-                                      .spans = &observer_.spans,
-                                      .operation = current_->number});
-    if (!done) return only(done);
-    OperationResult result;
-    result.compute_ns = ns_since(start);
-    observer_.layer_done({.phase = phase_of(attends, size),
-                          .tokens_attended = attends ? size.context_tokens : 0,
-                          .kernels = std::chrono::nanoseconds(result.compute_ns)});
-    return result;
-}
-
-OperationResult Executor::run(const RunLayer& layer) {
-    if (layer.in_place.memory) return run_in_place(layer);
-    const StepId first = layer.steps.empty() ? StepId{} : layer.steps[0];
-    const ShardModel* model = shard_.find_model(shard_.model_of_step(first));
-    const bool attends = shard_.attends(first);
-    ShardLayer call{.steps = layer.steps,
-                    .layer = layer.layer,
-                    .q = {},
-                    .k = {},
-                    .v = {},
-                    .whole = {},
-                    .partial = {},
-                    .lse = {},
-                    .spans = &observer_.spans,
-                    .operation = current_->number};
-    StepSize size;
-    for (StepId step : layer.steps) size += shard_.size_of_step(step);
-    const int tokens = size.tokens;
-    if (model && layer.layer >= 0 && layer.layer < model->spec.layer_count()) {
-        const std::span<const std::byte> tensors = current_->tensors.bytes();
-        const std::size_t row = model->spec.row_bytes() * tokens;
-        const std::size_t q_bytes = attends ? row * model->heads.query_heads : 0;
-        const std::size_t kv_bytes = model->spec.owns_kv(layer.layer) ? row * model->heads.kv_heads : 0;
-        if (tensors.size() != q_bytes + 2 * kv_bytes) {
-            return only(
-                {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}",
-                                                     layer.layer, tokens, tensors.size(), q_bytes + 2 * kv_bytes)});
-        }
-        call.q = tensors.subspan(0, q_bytes);
-        call.k = tensors.subspan(q_bytes, kv_bytes);
-        call.v = tensors.subspan(q_bytes + kv_bytes, kv_bytes);
-        if (attends) {
-            join_->prepare(model->spec, model->grid, tokens, current_->number);
-            call.whole = join_->whole();
-            call.partial = join_->partial();
-            call.lse = join_->lse();
-            call.tail = join_->tail();
-            call.outputs_in = join_->is_on_device() ? TensorMemory::device : TensorMemory::host;
-        }
-    }
-    const TimePoint start = std::chrono::steady_clock::now();
-    if (Status done = shard_.layer(call); !done) {
-        const bool others_are_missing = done.error() == Errc::peer_lost || done.error() == Errc::deadline_exceeded;
-        return others_are_missing ? broken(done.error()) : only(done);
-    }
-    OperationResult result;
-    result.compute_ns = ns_since(start);
-    LayerWork work{.phase = phase_of(attends, size), .kernels = std::chrono::nanoseconds(result.compute_ns)};
-    if (!attends) {
-        observer_.layer_done(work);
-        return result;
-    }
-    const std::uint64_t joined_before = join_->bytes_received();
-    const TimePoint join_start = std::chrono::steady_clock::now();
-    auto whole = join_->finish(deadline());
-    if (!whole) return broken(whole.error());
-    result.tensors = std::move(*whole);
-    result.join_ns = ns_since(join_start);
-    work.tokens_attended = size.context_tokens;
-    work.join_bytes = join_->bytes_received() - joined_before;
-    work.join = std::chrono::nanoseconds(result.join_ns);
-    observer_.layer_done(work);
     return result;
 }
 

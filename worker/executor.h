@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "comm/collective/collective.h"
@@ -44,6 +45,12 @@ class Executor {
     OperationResult run(const BeginStep& begin);
     OperationResult run(const RunLayer& layer);
     OperationResult run_in_place(const RunLayer& layer);
+    OperationResult run(const OpenClientMemory& open);
+    OperationResult run(const CloseClientMemory& close);
+    Result<ClientTensors> tensors_in_memory(const RunLayer& layer, const ShardModel& model, int tokens,
+                                            bool attends) const;
+    Status place_tensors(const RunLayer& layer, const ShardModel& model, int tokens, bool attends,
+                         ShardLayer& call) const;
     OperationResult run(const CommitStep& commit);
     OperationResult run(const AbortStep& abort);
     OperationResult run(const ReadKv& read);
@@ -54,6 +61,7 @@ class Executor {
     OperationResult run(const TakeInventory& take);
 
     bool is_lead() const { return collective_.rank() == kLeadRank; }
+    static OperationResult only(Status status);
     OperationResult broken(const Error& cause);
     Deadline deadline() const { return deadline_in(operation_timeout_); }
 
@@ -62,7 +70,8 @@ class Executor {
     const std::chrono::milliseconds operation_timeout_;
     Observer nobody_;
     Observer& observer_;
-    std::unique_ptr<Join> join_;  // from the first model on
+    std::unique_ptr<Join> join_;                                                        // from the first model on
+    std::unordered_map<std::uint64_t, std::shared_ptr<DeviceMemory>> client_memories_;  // of a peer
     const Operation* current_ = nullptr;
     bool broken_ = false;
 };

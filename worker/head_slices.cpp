@@ -4,9 +4,6 @@
 
 namespace kvgrid::worker {
 
-namespace {
-
-// Copies the same heads of every token. Returns where the copy ended.
 std::byte* copy_heads(const std::byte* from, int tokens, int heads, HeadRange taken, std::size_t row, std::byte* to) {
     const std::size_t run = taken.count * row;
     for (int token = 0; token < tokens; ++token, to += run) {
@@ -14,8 +11,6 @@ std::byte* copy_heads(const std::byte* from, int tokens, int heads, HeadRange ta
     }
     return to;
 }
-
-}  // namespace
 
 std::size_t call_tensor_bytes(const ModelSpec& spec, bool has_q, bool has_kv, int tokens) {
     const std::size_t heads = (has_q ? spec.query_heads : 0) + (has_kv ? 2 * spec.kv_heads : 0);

@@ -14,6 +14,9 @@ struct CallTensors {
     int tokens;
 };
 
+// Copies the same heads of every token, of [tokens, heads, row], to where the end of the copy is returned.
+std::byte* copy_heads(const std::byte* from, int tokens, int heads, HeadRange taken, std::size_t row, std::byte* to);
+
 // Cuts the tensors of some calls to the heads of each head part and puts the calls one behind the other:
 // result[p] is q [all tokens, query heads of p, head_dim], then k and v [all tokens, KV heads of p, head_dim].
 //

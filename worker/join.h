@@ -49,6 +49,9 @@ class Join {
     // partial and lse lie in the device's memory.
     virtual bool is_on_device() const = 0;
 
+    // For the operation that was prepared, on the root: whether the whole output goes to `output`, in the device's memory, and finish() brings none.
+    virtual bool joins_into(std::span<std::byte> /*output*/) { return false; }
+
     // Null where rows cannot be joined in a kernel's tail.
     virtual TailJoin* tail() { return nullptr; }
 

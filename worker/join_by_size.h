@@ -23,6 +23,7 @@ class JoinBySize final : public Join {
     JoinWay way() const override { return JoinWay::pushed; }
     bool goes(JoinWay way) const override { return small_->goes(way) || any_->goes(way); }
     bool is_on_device() const override { return current_->is_on_device(); }
+    bool joins_into(std::span<std::byte> output) override { return current_->joins_into(output); }
     TailJoin* tail() override { return current_->tail(); }
     Result<comm::Payload> finish(Deadline deadline) override { return current_->finish(deadline); }
     std::uint64_t bytes_received() const override { return small_->bytes_received() + any_->bytes_received(); }

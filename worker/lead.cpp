@@ -115,18 +115,19 @@ Result<ClientTensors> Lead::check_in_place(const OpenStep& step, StepId id, int 
                            .k = call_tensor_bytes(spec, false, spec.owns_kv(layer), step.tokens) / 2});
 }
 
-void Lead::layer_in_place(StepId id, int layer, std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at,
-                          Done done) {
+void Lead::layer_in_place(StepId id, int layer, const DeviceRegion& region, const DeviceOffsets& at, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
     (*step)->called = true;
-    auto tensors = check_in_place(**step, id, layer, std::move(memory), at);
+    auto tensors = check_in_place(**step, id, layer, region.memory, at);
     if (!tensors) return done(refused(tensors.error()));
-    if (links_.rank_count() > 1) return layer_through_host(**step, id, layer, *std::move(tensors), std::move(done));
-    enqueue_layer(**step, RunLayer{{id}, layer, *std::move(tensors)}, {}, std::move(done));
+    if (links_.rank_count() > 1 && !region.is_open_everywhere) {
+        return layer_through_host(**step, id, layer, *std::move(tensors), std::move(done));
+    }
+    enqueue_layer(**step, RunLayer{{id}, layer, *std::move(tensors), {region.number, at}}, {}, std::move(done));
 }
 
-// With several ranks tensors are cut, and sent on.
+// As other calls: the tensors are cut, and sent on.
 void Lead::layer_through_host(OpenStep& step, StepId id, int layer, ClientTensors tensors, Done done) {
     std::vector<std::byte> host(tensors.q.size() + tensors.k.size() + tensors.v.size());
     std::span<std::byte> left = host;
@@ -275,7 +276,7 @@ void Lead::dispatch_layers(Pending first) {
     ++counters_.layer_calls;
 
     RunLayer& leading = std::get<RunLayer>(merged[0].body);
-    RunLayer together{{}, leading.layer, std::move(leading.in_place)};
+    RunLayer together{{}, leading.layer, std::move(leading.in_place), leading.peers_place};
     const bool has_kv = model.spec.owns_kv(together.layer);
     std::vector<CallTensors> calls;
     std::vector<Share>& shares = under_way_[++counters_.operations];

@@ -63,10 +63,9 @@ class Lead {
     // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer, a step that is not open, and a NaN or
     // infinity in k or v (where the model does not allow them) are refused at once, and the same layer can be called again.
     void layer(StepId step, int layer, comm::Payload tensors, Done done);
-    // The same with the tensors in GPU memory of the client's, where only sizes and places can be checked; alone, never merged with others. Of a
-    // grid of one rank.
-    void layer_in_place(StepId step, int layer, std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at,
-                        Done done);
+    // The same with the tensors in GPU memory of the client's, where only sizes and places can be checked; alone, never merged with others. Through
+    // the host's memory where several ranks have not all opened it.
+    void layer_in_place(StepId step, int layer, const DeviceRegion& region, const DeviceOffsets& at, Done done);
     void commit(StepId step, Done done);
     void abort(StepId step, Done done);
 
@@ -86,6 +85,7 @@ class Lead {
     // The grid is broken: everything that waits or comes later ends with this error.
     void fail(const Error& cause);
 
+    int rank_count() const { return links_.rank_count(); }
     LeadCounters counters() const { return counters_; }
     std::size_t open_step_count() const { return steps_.size(); }
     std::size_t queue_depth() const { return queue_.size(); }

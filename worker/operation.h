@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <variant>
@@ -47,7 +48,19 @@ struct SetWindow {
 struct RunLayer {
     std::vector<StepId> steps;  // of one model and kind; rows are in this order
     int layer = 0;
-    ClientTensors in_place = {};  // with one rank only, for one step: where they lie, instead of Operation::tensors
+    // For one step, instead of Operation::tensors: where those of all heads lie in a client's memory; of the lead, and for its peers.
+    ClientTensors in_place = {};
+    PlaceInMemory peers_place = {};
+};
+// GPU memory that a client shares with all ranks, or not with them: `unsupported`, and no rank has opened it. The lead has it from the client.
+struct OpenClientMemory {
+    std::uint64_t memory = 0;
+    std::array<std::byte, DeviceMemory::kHandleBytes> handle = {};
+    std::uint64_t bytes = 0;
+};
+// Done when no rank has it open any more, but for the lead.
+struct CloseClientMemory {
+    std::uint64_t memory = 0;
 };
 struct CommitStep {
     StepId step;
@@ -73,9 +86,9 @@ struct StartTrace {  // on every rank, from here in the order of operations
 struct TakeTrace {};
 struct TakeInventory {};
 
-using OperationBody =
-    std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
-                 CommitStep, AbortStep, ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
+using OperationBody = std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow,
+                                   BeginStep, RunLayer, OpenClientMemory, CloseClientMemory, CommitStep, AbortStep,
+                                   ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1

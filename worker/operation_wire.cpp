@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <span>
+
 #include "comm/wire/kvgrid.pb.h"
 #include "comm/wire/messages.h"
 #include "worker/trace_wire.h"
@@ -65,6 +68,24 @@ void put(const BeginStep& begin, wire::OperationMessage& message) {
 void put(const RunLayer& layer, wire::OperationMessage& message) {
     for (StepId step : layer.steps) message.mutable_layer()->add_steps(step.value);
     message.mutable_layer()->set_layer(layer.layer);
+    if (layer.peers_place.memory == 0) return;
+    message.mutable_layer()->set_memory(layer.peers_place.memory);
+    wire::DeviceOffsets& at = *message.mutable_layer()->mutable_at();
+    at.set_q(layer.peers_place.at.q);
+    at.set_k(layer.peers_place.at.k);
+    at.set_v(layer.peers_place.at.v);
+    at.set_o(layer.peers_place.at.o);
+}
+
+void put(const OpenClientMemory& open, wire::OperationMessage& message) {
+    auto& body = *message.mutable_open_memory();
+    body.set_memory(open.memory);
+    body.set_handle(open.handle.data(), open.handle.size());
+    body.set_bytes(open.bytes);
+}
+
+void put(const CloseClientMemory& close, wire::OperationMessage& message) {
+    message.mutable_close_memory()->set_memory(close.memory);
 }
 
 void put(const CommitStep& commit, wire::OperationMessage& message) {
@@ -120,7 +141,17 @@ Result<OperationBody> get_add_model(const wire::GridAddModel& body) {
 OperationBody get_layer(const wire::LayerOperation& body) {
     RunLayer layer{{}, body.layer()};
     for (std::uint64_t step : body.steps()) layer.steps.push_back(StepId{step});
+    layer.peers_place = {body.memory(), {body.at().q(), body.at().k(), body.at().v(), body.at().o()}};
     return layer;
+}
+
+Result<OperationBody> get_open_memory(const wire::OpenClientMemory& body) {
+    OpenClientMemory open{.memory = body.memory(), .bytes = body.bytes()};
+    if (body.handle().size() != open.handle.size()) {
+        return {Errc::corrupt, fmt::format("a memory's handle has {} bytes", body.handle().size())};
+    }
+    std::ranges::copy(std::as_bytes(std::span(body.handle())), open.handle.begin());
+    return OperationBody{open};
 }
 
 Result<OperationBody> get_body(const wire::OperationMessage& message) {
@@ -150,6 +181,10 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
         }
         case Wire::kLayer:
             return get_layer(message.layer());
+        case Wire::kOpenMemory:
+            return get_open_memory(message.open_memory());
+        case Wire::kCloseMemory:
+            return OperationBody{CloseClientMemory{message.close_memory().memory()}};
         case Wire::kCommit:
             return OperationBody{CommitStep{StepId{message.commit().step()}}};
         case Wire::kAbort:

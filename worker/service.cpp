@@ -238,20 +238,47 @@ void Service::layer_in_place(const Request& request, const wire::LayerRequest& m
     if (request.frame.payload.size() > 0 || message.shared_bytes() > 0) {
         return responder.fail({Errc::invalid_argument, "tensors came twice: in GPU memory, and beside it"});
     }
-    auto memory = device_memories_.of(request.connection);
-    if (!memory) return responder.fail(memory.error());
+    const auto region = device_memories_.of(request.connection);
+    if (!region) return responder.fail(region.error());
     const wire::DeviceOffsets& at = message.on_device();
-    lead_.layer_in_place(StepId{message.step()}, message.layer(), *std::move(memory), {at.q(), at.k(), at.v(), at.o()},
+    lead_.layer_in_place(StepId{message.step()}, message.layer(), *region, {at.q(), at.k(), at.v(), at.o()},
                          answer_layer(std::move(responder), {}));
 }
 
+// What is shared already is let go behind it.
 void Service::share_device_memory(const Request& request, Responder responder) {
     const auto message = parse<wire::ShareDeviceMemoryRequest>(request, responder);
     if (!message) return;
-    if (Status shared = device_memories_.share(request, message->handle(), message->bytes()); !shared) {
-        return responder.fail(shared.error());
-    }
-    responder.reply(MessageType::empty, {});
+    const comm::ConnectionId connection = request.connection;
+    if (message->bytes() == 0) return let_go(device_memories_.let_go(connection), answer_empty(std::move(responder)));
+    const auto before = device_memories_.of(connection);
+    const auto number = device_memories_.share(request, message->handle(), message->bytes());
+    if (!number) return responder.fail(number.error());
+    if (before) let_go(*before, [](OperationResult) {});
+    OpenClientMemory open{.memory = *number, .bytes = message->bytes()};
+    std::ranges::copy(std::as_bytes(std::span(message->handle())), open.handle.begin());
+    share_with_peers(connection, open, std::move(responder));
+}
+
+// Where they do not all reach it, the lead brings them the tensors.
+void Service::share_with_peers(comm::ConnectionId connection, OpenClientMemory open, Responder responder) {
+    if (lead_.rank_count() == 1) return responder.reply(MessageType::empty, {});
+    auto to = std::make_shared<Responder>(std::move(responder));
+    lead_.submit(open, [this, connection, number = open.memory, to](OperationResult result) {
+        if (result.status) device_memories_.is_open_everywhere(connection, number);
+        if (!result.status && result.status.error() != Errc::unsupported) return to->fail(result.status.error());
+        to->reply(MessageType::empty, {});
+    });
+}
+
+void Service::let_go(const DeviceRegion& region, Lead::Done done) {
+    if (!region.memory || lead_.rank_count() == 1) return done({});
+    lead_.submit(CloseClientMemory{region.number}, std::move(done));
+}
+
+void Service::connection_lost(comm::ConnectionId connection) {
+    shared_memory_.connection_lost(connection);
+    let_go(device_memories_.let_go(connection), [](OperationResult) {});
 }
 
 void Service::share_memory(const Request& request, Responder responder) {

@@ -27,10 +27,7 @@ class Service {
     // Every request type that a lead serves; another type is answered with `unsupported`, another generation with
     // `stale_generation`.
     void handle(comm::Request request, comm::Responder responder);
-    void connection_lost(comm::ConnectionId connection) {
-        shared_memory_.connection_lost(connection);
-        device_memories_.connection_lost(connection);
-    }
+    void connection_lost(comm::ConnectionId connection);
 
     // As the coordinator says over the worker's own connection to it.
     void begin_term(std::uint64_t term) { term_ = term; }
@@ -47,6 +44,8 @@ class Service {
     void layer_in_place(const comm::Request& request, const wire::LayerRequest& message, comm::Responder responder);
     void share_memory(const comm::Request& request, comm::Responder responder);
     void share_device_memory(const comm::Request& request, comm::Responder responder);
+    void share_with_peers(comm::ConnectionId connection, OpenClientMemory open, comm::Responder responder);
+    void let_go(const DeviceRegion& region, Lead::Done done);
     bool owns(const comm::Request& request, std::uint64_t step, comm::Responder& responder) const;
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);

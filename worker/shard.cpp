@@ -42,7 +42,8 @@ Result<std::uint64_t> Shard::add_model(ModelId id, const ModelSpec& spec, const 
     }
     const auto page_count = static_cast<std::uint32_t>(pages);
     const kernels::HeadShape heads{kv_heads.count * spec.group(), kv_heads.count, spec.head_dim};
-    auto on_device = device_.make_model({spec, heads, grid, grid.sequence_part(rank_)}, page_count);
+    auto on_device =
+        device_.make_model({spec, heads, grid, grid.head_part(rank_), grid.sequence_part(rank_)}, page_count);
     if (!on_device) return on_device.error();
 
     ShardModel model{.spec = spec,

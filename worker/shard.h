@@ -42,6 +42,7 @@ struct ShardLayer {
     std::span<const std::byte> q;  // [tokens, local query heads, head_dim] in the model's dtype; empty in a write step
     std::span<const std::byte> k;  // [tokens, local KV heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
+    bool has_all_heads = false;  // q, k and v are of all heads of the grid, and cut here
     // Out, not in a write step: [tokens, local query heads, head_dim] in the model's dtype, for a shard that holds all tokens of its heads; or
     // `partial` in f32 with `lse` [tokens, local query heads], for the join.
     std::span<std::byte> whole;

@@ -138,16 +138,19 @@ Status Shard::check_layer(const ShardLayer& call) const {
     }
     const std::size_t row = model.spec.row_bytes();
     const bool attends = first.kind == StepKind::attend;
-    const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * model.heads.kv_heads * row : 0;
+    const int query_heads = call.has_all_heads ? model.spec.query_heads : model.heads.query_heads;
+    const int kv_heads = call.has_all_heads ? model.spec.kv_heads : model.heads.kv_heads;
+    const std::size_t q_bytes = attends ? tokens * query_heads * row : 0;
+    const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * kv_heads * row : 0;
     const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
     const bool has_outputs =
         call.whole.empty() ? call.partial.size() == query_rows * model.spec.head_dim && call.lse.size() == query_rows
                            : call.whole.size() == query_rows * row;
-    if (call.q.size() != query_rows * row || call.k.size() != kv_bytes || call.v.size() != kv_bytes || !has_outputs) {
+    if (call.q.size() != q_bytes || call.k.size() != kv_bytes || call.v.size() != kv_bytes || !has_outputs) {
         return {
             Errc::invalid_argument,
             fmt::format("layer {} of {} tokens: got {} bytes of q, {} of k, {} of v; must be {}, {}, {}", call.layer,
-                        tokens, call.q.size(), call.k.size(), call.v.size(), query_rows * row, kv_bytes, kv_bytes)};
+                        tokens, call.q.size(), call.k.size(), call.v.size(), q_bytes, kv_bytes, kv_bytes)};
     }
     return {};
 }
@@ -163,6 +166,7 @@ Status Shard::layer(const ShardLayer& call) {
                                     .q = call.q,
                                     .k = call.k,
                                     .v = call.v,
+                                    .has_all_heads = call.has_all_heads,
                                     .whole = call.whole,
                                     .partial = call.partial,
                                     .lse = call.lse,

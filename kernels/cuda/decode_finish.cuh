@@ -11,8 +11,7 @@ namespace kvgrid::kernels {
 // in pieces of four dims, each piece once, from any thread.
 template <class Variant>
 struct FinishRows {
-    static constexpr bool kJoins =
-        has_registers_to_join(Variant::Kv::kDtype, Variant::kHeadDim, Variant::kUnitRows);
+    static constexpr bool kJoins = has_registers_to_join(Variant::Kv::kDtype, Variant::kHeadDim, Variant::kUnitRows);
 
     // That a thread waits for at a time. Kernels of more rows would spill.
     static constexpr int kPiecesAtOnce = Variant::kUnitRows <= 8 ? 4 : 1;

@@ -34,7 +34,9 @@ __device__ void push_rows(const PeerExchange& work, std::uint32_t epoch, Patienc
     if (!wait_for_acknowledgement(work, epoch, patience)) return;
     const std::size_t row_count = rows_of_part(work, work.rank / work.sequence_parts);
     const PeerSlot slot(work, epoch, work.rank, row_count);
-    for_each_piece(work, row_count, [&](std::size_t row, int dim) { slot.bring({row, dim}, own_piece(work, row, dim)); });
+    for_each_piece(work, row_count, [&](std::size_t row, int dim) {
+        slot.bring({row, dim}, own_piece(work, row, dim));
+    });
 }
 
 __device__ void merge_rows(const PeerExchange& work, std::uint32_t epoch, Patience& patience) {

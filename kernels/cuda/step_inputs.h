@@ -23,9 +23,11 @@ struct ListRun {
 
 // What a layer call brings, taken from where it lies: k and v into the pages of one KV layer, q to where the decode kernels read it.
 //
-//   Shapes  k, v    [row_count, kv_heads, head_dim] in `dtype`, token-major; empty where the layer owns no KV
+//   Shapes  k, v    [row_count, heads of a row, head_dim] in `dtype`, token-major, of which kv_heads from `first_kv_head` on are taken; empty where
+//                   the layer owns no KV
 //           lists   [items][kv_heads]
-//           q       bytes, copied to `q_copy`; both empty where it is not wanted
+//           q       [row_count, bytes of a row], of which what q_copy has from `q_offset_bytes` on is copied to
+//           q_copy  [row_count, bytes of a row]; both empty where that is not wanted
 //   Memory  k, v and q may lie in device memory or in mapped host memory, all aligned to 16 bytes.
 //   Rule    runs stay within their pages and lists, and no two of them name the same slot. In fp8 they are as of an append in fp8_pages.h.
 //   Async   queued on `stream`; buffers outlive the work queued there. May be captured in a graph.
@@ -42,6 +44,8 @@ struct StepInputs {
     DeviceSpan<const PageEntry> entries;
     DeviceSpan<const PageList> lists;
     int kv_layer;
+    int first_kv_head = 0;
+    int q_offset_bytes = 0;  // in each row
     DeviceSpan<const ListRun> runs;
     DeviceSpan<const std::byte> k;
     DeviceSpan<const std::byte> v;

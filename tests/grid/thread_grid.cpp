@@ -40,11 +40,12 @@ struct ThreadGrid::Links final : worker::GridLinks {
     ThreadGrid& grid_;
 };
 
-ThreadGrid::ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank) {
+ThreadGrid::ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank, const MakeDevice& make_device) {
     auto collectives = comm::make_thread_collectives(ranks, Generation{1});
     for (int r = 0; r < ranks; ++r) {
         auto rank = std::make_unique<Rank>();
-        rank->device = make_test_device(threads_per_rank, r, ranks);
+        rank->device =
+            make_device ? make_device(threads_per_rank, r, ranks) : make_test_device(threads_per_rank, r, ranks);
         rank->collective = std::move(collectives[r]);
         rank->shard = std::make_unique<worker::Shard>(r, memory_bytes, *rank->device);
         rank->executor = std::make_unique<worker::Executor>(*rank->shard, *rank->collective, kPatience);

@@ -17,10 +17,12 @@
 namespace kvgrid::tests {
 
 // A whole grid in this process, without sockets: the ranks are threads, each with its shard and executor, under a real Lead.
-// Pages are on the device that test_device.h makes. The lead's decisions run in the thread that calls the methods below, which all wait for what they ask.
+// Pages are on the device that test_device.h makes, or `make_device`. The lead's decisions run in the thread that calls the methods below, which all wait for what they ask.
 class ThreadGrid {
   public:
-    ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank = 1);
+    using MakeDevice = std::function<std::unique_ptr<worker::Device>(int thread_count, int rank, int rank_count)>;
+
+    ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank = 1, const MakeDevice& make_device = {});
     ~ThreadGrid();
 
     worker::OperationResult submit(worker::OperationBody body);

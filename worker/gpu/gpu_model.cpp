@@ -189,21 +189,24 @@ Status GpuModel::run(const DeviceLayer& layer) {
 
 void GpuModel::queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream,
                      const kernels::PeerExchange* join) {
-    kernels::take_step_inputs({.kv_heads = shape_.heads.kv_heads,
-                               .head_dim = shape_.heads.head_dim,
-                               .dtype = shape_.spec.dtype,
-                               .kv_dtype = shape_.spec.kv_dtype,
-                               .row_count = layer.token_count,
-                               .slab = {pages_.data(), shape_.spec.page_bytes()},
-                               .entries = lists_.entries(),
-                               .lists = plan.lists(),
-                               .kv_layer = classes_.kv_layer_of[layer.layer],
-                               .runs = plan.runs(),
-                               .k = places.k,
-                               .v = places.v,
-                               .q = places.q_copy.size == 0 ? DeviceSpan<const std::byte>{} : places.q,
-                               .q_copy = places.q_copy},
-                              stream);
+    kernels::take_step_inputs(
+        {.kv_heads = shape_.heads.kv_heads,
+         .head_dim = shape_.heads.head_dim,
+         .dtype = shape_.spec.dtype,
+         .kv_dtype = shape_.spec.kv_dtype,
+         .row_count = layer.token_count,
+         .slab = {pages_.data(), shape_.spec.page_bytes()},
+         .entries = lists_.entries(),
+         .lists = plan.lists(),
+         .kv_layer = classes_.kv_layer_of[layer.layer],
+         .first_kv_head = places.first_kv_head,
+         .q_offset_bytes = places.first_kv_head * shape_.heads.group() * static_cast<int>(shape_.spec.row_bytes()),
+         .runs = plan.runs(),
+         .k = places.k,
+         .v = places.v,
+         .q = places.q_copy.size == 0 ? DeviceSpan<const std::byte>{} : places.q,
+         .q_copy = places.q_copy},
+        stream);
     if (layer.q.empty()) return;
     kernels::decode({.shape = plan.shape(),
                      .dtype = shape_.spec.dtype,
@@ -285,7 +288,7 @@ Status GpuModel::launch(const DeviceLayer& layer, std::size_t batch_index, const
     const bool is_small_decode = plan.chunk_count() == 0 && places.in_host_memory && !layer.q.empty();
     const bool has_places = layer.inputs_in == TensorMemory::device;
     // A program that embeds the shard captures graphs of its own; a client's call waits, and comes again with the same places.
-    if (!is_small_decode || (has_places && !layer.waits)) {
+    if (!is_small_decode || (has_places && !layer.waits && layer.tail == nullptr)) {
         queue(layer, plan, places, stream_.get());
         return {};
     }

@@ -58,6 +58,7 @@ class GpuModel final : public DeviceModel {
         kernels::DeviceSpan<std::byte> q_copy;  // empty: q is read where it is
         kernels::DeviceSpan<std::byte> whole;
         kernels::DeviceSpan<float> partial, lse;
+        int first_kv_head = 0;        // of a token's in k and v; its query heads are the first of q
         bool in_host_memory = false;  // staged tensors
         const void* output() const { return whole.size > 0 ? static_cast<const void*>(whole.data) : partial.data; }
     };
@@ -82,6 +83,7 @@ class GpuModel final : public DeviceModel {
     void load_kernels(const DeviceBatch& of, const BatchPlan& plan, int layer);
     std::uint64_t epoch_of(const Batch& batch);
     Places place(const DeviceLayer& layer);
+    void cut_queries(const DeviceLayer& layer, Places& places);
     void stage_inputs(const DeviceLayer& layer, Places& places);
     void stage_outputs(const DeviceLayer& layer, Places& places);
     void queue(const DeviceLayer& layer, const BatchPlan& plan, const Places& places, kernels::Stream stream,

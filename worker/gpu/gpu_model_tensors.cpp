@@ -54,6 +54,7 @@ GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
     if (host_inputs > 0) {
         stage_inputs(layer, places);
     } else {
+        if (layer.has_all_heads) cut_queries(layer, places);
         places.q = on_device(layer.q);
         places.k = on_device(layer.k);
         places.v = on_device(layer.v);
@@ -66,6 +67,17 @@ GpuModel::Places GpuModel::place(const DeviceLayer& layer) {
         places.lse = on_device(layer.lse);
     }
     return places;
+}
+
+// k and v are cut as they are appended.
+void GpuModel::cut_queries(const DeviceLayer& layer, Places& places) {
+    const std::size_t bytes =
+        layer.q.empty() ? 0 : layer.token_count * shape_.heads.query_heads * shape_.spec.row_bytes();
+    settle();
+    staging_moves_ += inputs_.grow(bytes);
+    places.q_copy = {inputs_.data(), bytes};
+    const HeadRange kv = kv_heads_of_part(shape_.spec, shape_.grid, shape_.head_part);
+    places.first_kv_head = kv.first;
 }
 
 void GpuModel::stage_inputs(const DeviceLayer& layer, Places& places) {

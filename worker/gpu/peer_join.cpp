@@ -73,6 +73,11 @@ void PeerJoin::prepare(const ModelSpec& spec, const GridShape& grid, int tokens,
     tail_.is_queued = false;
 }
 
+bool PeerJoin::joins_into(std::span<std::byte> output) {
+    exchange_.merged = output.data();
+    return true;
+}
+
 Result<comm::Payload> PeerJoin::finish(Deadline deadline) {
     if (is_broken_) return {Errc::peer_lost, "the join was given up before: form a new generation"};
     const ScopedSpan span(spans_, is_root() ? SpanKind::merge : SpanKind::gather, operation_);
@@ -84,6 +89,7 @@ Result<comm::Payload> PeerJoin::finish(Deadline deadline) {
     }
     if (!is_root()) return comm::Payload{};
     bytes_received_ += JoinBlock::of(spec_, grid_, tokens_).bytes * (size_ - 1);
+    if (exchange_.merged != merged_.data()) return comm::Payload{};
     std::shared_ptr<std::byte[]> whole(new std::byte[whole_bytes()]);
     std::memcpy(whole.get(), merged_.data(), whole_bytes());
     return comm::Payload(whole, {whole.get(), whole_bytes()});

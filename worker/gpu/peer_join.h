@@ -24,6 +24,7 @@ class PeerJoin final : public Join {
     std::span<float> lse() override { return lse_; }
     JoinWay way() const override { return JoinWay::pushed; }
     bool is_on_device() const override { return true; }
+    bool joins_into(std::span<std::byte> output) override;
     TailJoin* tail() override { return &tail_; }
     Result<comm::Payload> finish(Deadline deadline) override;
     std::uint64_t bytes_received() const override { return bytes_received_; }

@@ -133,7 +133,7 @@ TEST_F(LeadTest, CallsInClientsMemoryGoThroughTheHostToSeveralRanks) {
     lead.completed(++number, {});
 
     OperationResult got;
-    lead.layer_in_place(in_place, 0, std::make_shared<HostMemory>(bytes), at,
+    lead.layer_in_place(in_place, 0, {.memory = std::make_shared<HostMemory>(bytes)}, at,
                         [&](OperationResult result) { got = std::move(result); });
     for (std::size_t rank = 0; rank < expected.size(); ++rank) {
         EXPECT_TRUE(std::ranges::equal(links.sent[rank].back().tensors.bytes(), expected[rank].bytes())) << rank;
@@ -147,9 +147,23 @@ TEST_F(LeadTest, CallsInClientsMemoryGoThroughTheHostToSeveralRanks) {
     EXPECT_EQ(bytes[at.o + q_bytes - 1], std::byte{9});
 }
 
+TEST_F(LeadTest, CallsInMemoryThatAllRanksHaveOpenedBringPlacesAlone) {
+    std::vector<std::byte> bytes(64 << 10);
+    const DeviceOffsets at{.q = 0, .k = 4096, .v = 8192, .o = 16384};
+    const StepId step = begin(1, 1);
+    lead.layer_in_place(
+        step, 0, {.memory = std::make_shared<HostMemory>(bytes), .number = 7, .is_open_everywhere = true}, at, kIgnore);
+    for (const auto& sent : links.sent) {
+        const auto& place = std::get<RunLayer>(sent.back().body).peers_place;
+        EXPECT_EQ(sent.back().tensors.size(), 0u);
+        EXPECT_EQ(place.memory, 7u);
+        EXPECT_EQ(place.at.o, at.o);
+    }
+}
+
 TEST_F(LeadTest, CallsInClientsMemoryLeaveAlone) {
     std::vector<std::byte> bytes(64 << 10);
-    const auto memory = std::make_shared<HostMemory>(bytes);
+    const DeviceRegion memory{.memory = std::make_shared<HostMemory>(bytes)};
     const DeviceOffsets at{0, 4096, 8192, 16384};
     RememberingLinks one{1};
     Lead alone{one};

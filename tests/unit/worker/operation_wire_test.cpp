@@ -45,7 +45,10 @@ TEST(OperationWire, EveryKindComesBack) {
         ReportOccupancy{},
         StartTrace{3, std::chrono::milliseconds(500), 100},
         TakeTrace{},
-        TakeInventory{}};
+        TakeInventory{},
+        RunLayer{{StepId{8}}, 2, {}, {7, {16, 32, 48, 64}}},
+        OpenClientMemory{7, {std::byte{1}, std::byte{2}}, 4096},
+        CloseClientMemory{7}};
     std::uint64_t number = 40;
     for (const OperationBody& body : bodies) {
         const Operation sent{++number, body, comm::Payload::own(std::vector<std::byte>(3))};

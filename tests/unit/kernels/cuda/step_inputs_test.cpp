@@ -77,11 +77,14 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
         const DevicePageLayout layout{row_bytes};
         int row_count = 0;
         const std::vector<ListRun> runs = random_runs(row_count);
-        const auto k = random_bytes(std::size_t{1} * row_count * kKvHeads * row_bytes, random_);
-        const auto v = random_bytes(k.size(), random_), q = random_bytes(7 * 4096 + 48, random_);
+        // Rows of more heads than are taken.
+        constexpr int kRowHeads = kKvHeads + 2, kFirstHead = 1, kQueryRow = 320, kQueryOffset = 64, kQueryBytes = 208;
+        const auto k = random_bytes(std::size_t{1} * row_count * kRowHeads * row_bytes, random_);
+        const auto v = random_bytes(k.size(), random_);
+        const auto q = random_bytes(std::size_t{1} * row_count * kQueryRow, random_);
         std::vector<std::byte> slab = random_bytes(layout.page_bytes() * lists.entries.size(), random_);
         const auto on_device = upload(slab), k_there = upload(k), v_there = upload(v), q_there = upload(q);
-        const DeviceArray<std::byte> q_copy(q.size());
+        const DeviceArray<std::byte> q_copy(std::size_t{1} * row_count * kQueryBytes);
         const auto lists_there = upload(lists.lists);
         const auto entries_there = upload(lists.entries);
         const auto runs_there = upload(runs);
@@ -95,6 +98,8 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
                           .entries = entries_there.span(),
                           .lists = lists_there.span(),
                           .kv_layer = kv_layer,
+                          .first_kv_head = kFirstHead,
+                          .q_offset_bytes = kQueryOffset,
                           .runs = runs_there.span(),
                           .k = k_there.span(),
                           .v = v_there.span(),
@@ -108,7 +113,8 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
                 const std::size_t page = lists.entries[list.at_layer(kv_layer) + run.entry].page * layout.page_bytes();
                 for (int token = 0; token < run.token_count; ++token) {
                     for (int byte = 0; byte < row_bytes; ++byte) {
-                        const std::size_t at = (std::size_t(run.row + token) * kKvHeads + head) * row_bytes + byte;
+                        const std::size_t at =
+                            (std::size_t(run.row + token) * kRowHeads + kFirstHead + head) * row_bytes + byte;
                         slab[page + layout.k_offset(run.slot + token, byte)] = k[at];
                         slab[page + layout.v_offset(run.slot + token, byte)] = v[at];
                     }
@@ -116,7 +122,12 @@ TEST_F(StepInputsTest, WritesTheNamedSlotsOfOneLayerAndNothingElse) {
             }
         }
         EXPECT_EQ(on_device.download(), slab) << "row_bytes " << row_bytes;
-        EXPECT_EQ(q_copy.download(), q);
+        std::vector<std::byte> taken;
+        for (int row = 0; row < row_count; ++row) {
+            const auto from = q.begin() + row * kQueryRow + kQueryOffset;
+            taken.insert(taken.end(), from, from + kQueryBytes);
+        }
+        EXPECT_EQ(q_copy.download(), taken);
     }
 }
 
