@@ -28,6 +28,15 @@ part() {
 # What a GoogleTest program says in the end, and what went wrong.
 tests() { part "$@" | grep -E '^==|Failure|FAILED|tests ran|PASSED|SKIPPED|noticed|opened and stepped|^\(ended' || true; }
 
+# Of the GPUs and of the workers, while one of them runs.
+watch_memory() {
+    sleep 6
+    while sleep 4; do
+        printf '   GPU memory, MiB: %s   worker RSS, KiB: %s\n' \
+            "$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | paste -sd' ')" "$(ps -C kvgrid-worker -o rss= | xargs)"
+    done
+}
+
 {
     printf 'device   %s x %s, driver %s\ndate     %s\ncommit   %s\ncommand  tools/two_gpu.sh\n' "$gpus" "$device" \
         "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)" "$(date -u +%FT%TZ)" \
@@ -37,11 +46,19 @@ tests() { part "$@" | grep -E '^==|Failure|FAILED|tests ran|PASSED|SKIPPED|notic
     tests "$bin/gpu_grid_test"
     part "$bin/gpu_join_bench" 2
     part "$bin/gpu_tail_bench"
+    part "$bin/gpu_embedded_join_bench"
     tests "$bin/faults_test" --gtest_filter='Loss.OfPeers*:Loss.*Peer*'
     tests "$bin/gpu_client_test"
+    part "$bin/gpu_client_bench" 4000 2
     part "$bin/kvgrid" demo -q
+    for context in 4096 65536 1048576; do  # what the join moves does not grow
+        part "$bin/kvgrid" bench --local 2 --clients 1 --context $context --steps 50 --layers 2 --prefill 0 -q
+    done
     for workers in 1 2; do
-        part "$bin/kvgrid" bench --local $workers --clients 4 --context 524288 --steps "${SERVICE_STEPS:-2500}" --layers 2 --prefill 0 -q
+        watch_memory &
+        watch=$!
+        part "$bin/kvgrid" bench --local $workers --clients 4 --context 524288 --steps "${SERVICE_STEPS:-10000}" --layers 2 --prefill 0 -q
+        kill $watch
     done
 } 2>&1 | grep -v ' info kvgrid: ' | sed "s|$bin/||" | tee "$record"
 echo "kept in $record"

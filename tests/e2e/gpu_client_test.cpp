@@ -40,9 +40,13 @@ class GpuClient : public testing::Test {
           client_(Client::connect(cluster_.endpoint()).value()),
           model_(client_.register_model(spec_).value()) {}
 
-    bool log_says(const std::string& part) const {
-        return text_of(directory_.path() / "workers.log").find(part) != std::string::npos;
+    int lines_that_say(const std::string& part) const {
+        const std::string log = text_of(directory_.path() / "workers.log");
+        int count = 0;
+        for (auto at = log.find(part); at != std::string::npos; at = log.find(part, at + 1)) ++count;
+        return count;
     }
+    bool log_says(const std::string& part) const { return lines_that_say(part) > 0; }
 
     // The same step of both sequences: through the host's memory, and in the GPU's.
     void compare_step(const Sequence& host, const Sequence& gpu, GpuTensors& tensors, int tokens) {
@@ -83,11 +87,15 @@ struct GpuClientOfTwo : GpuClient {
 
 TEST_F(GpuClientOfTwo, StepsGiveTheBitsOfTheHostsMemory) {
     ASSERT_TRUE(client_.share_device_memory(tensors_.handle(), tensors_.bytes()));
+    EXPECT_EQ(lines_that_say(fmt::format("opened {} bytes of a client's GPU memory", tensors_.bytes())), 2);
     Sequence host = client_.open(model_).value(), gpu = client_.open(model_).value();
     compare_step(host, gpu, tensors_, 70);
     for (int token = 70; token < 100 && !HasFatalFailure(); ++token) compare_step(host, gpu, tensors_, 1);
     ASSERT_FALSE(HasFatalFailure());
     compare_kv(host, gpu, 100);
+    EXPECT_TRUE(client_.unshare_device_memory());
+    const std::string let_go = fmt::format("let {} bytes of a client's GPU memory go", tensors_.bytes());
+    EXPECT_TRUE(becomes_true(kPatience, [&] { return lines_that_say(let_go) == 2; }));
 }
 
 TEST_F(GpuClient, StepsGiveTheBitsOfTheHostsMemory) {

@@ -72,8 +72,7 @@ class ClientMemoryGrid : public testing::TestWithParam<GridShape> {
     }
 
     StepId begin(SequenceId sequence, int tokens, StepKind kind) {
-        auto [step, result] =
-            grid_.begin({.step = {}, .model = kModel, .kind = kind, .parts = {{sequence, tokens}}});
+        auto [step, result] = grid_.begin({.step = {}, .model = kModel, .kind = kind, .parts = {{sequence, tokens}}});
         result.status.value();
         return step;
     }

@@ -173,7 +173,9 @@ Status GpuModel::run(const DeviceLayer& layer) {
     if (capture == GpuStream::Capture::none && times_.is_full()) settle();
     is_queued_ = true;
     if (capture == GpuStream::Capture::active) {  // where nothing but launches is allowed
-        queue(layer, plan, places, stream_.get());
+        const bool joins = joins_in_tail(layer, plan);
+        queue(layer, plan, places, stream_.get(), joins ? layer.tail->exchange : nullptr);
+        if (joins) layer.tail->is_queued = true;
     } else {
         times_.begin(stream_, plan.chunk_count() == 0);
         if (Status launched = launch(layer, &batch - batches_.data(), plan, places); !launched) return launched;

@@ -1,10 +1,10 @@
 // One layer call of one new token, of a client on the worker's host: with its tensors in its own GPU memory, and through the host's, over real
 // processes. bf16, 32 query and 8 KV heads of 128, 4 layers.
 //
-//   gpu_client_bench [CALLS]        default 4,000 of each kind and context
+//   gpu_client_bench [CALLS [WORKERS]]        default 4,000 of each kind and context, one worker; several share what GPUs there are
 //
 //   gpu, host    Step::layer_on_device and Step::layer, p50 and p99, in us
-//   lead         of a call in GPU memory: kernels and the wait for them, by the lead's own clock, p50 in us
+//   lead         of a call in GPU memory: kernels, join and the wait for them, by the lead's own clock, p50 in us
 
 #include <fmt/format.h>
 
@@ -43,8 +43,8 @@ ModelSpec bench_spec() {
 
 class Bed {
   public:
-    Bed()
-        : cluster_(cli::LocalCluster::start({.workers = 1,
+    explicit Bed(int workers)
+        : cluster_(cli::LocalCluster::start({.workers = workers,
                                              .memory_bytes_per_worker = std::uint64_t{4} << 30,
                                              .one_process = true,
                                              .state_dir = {},
@@ -120,7 +120,8 @@ class Bed {
             call.mutable_on_device()->set_k(at.k);
             call.mutable_on_device()->set_v(at.v);
             call.mutable_on_device()->set_o(at.o);
-            latencies.add(std::chrono::nanoseconds(ask<wire::LayerReply>(MessageType::layer, call).compute_ns()));
+            const auto reply = ask<wire::LayerReply>(MessageType::layer, call);
+            latencies.add(std::chrono::nanoseconds(reply.compute_ns() + reply.join_ns()));
         }
         ask<wire::Empty>(MessageType::abort_step, end);
     }
@@ -149,13 +150,14 @@ class Bed {
 int main(int argc, char** argv) {
     using namespace kvgrid;
     const int calls = argc > 1 ? std::max(1, std::atoi(argv[1])) : 4'000;
+    const int workers = argc > 2 ? std::max(1, std::atoi(argv[2])) : 1;
     if (kernels::device_count() == 0) {
         fmt::print("skipped: this machine has no CUDA device (or no driver for one)\n");
         return 0;
     }
-    bench::Bed bed;
-    fmt::print("{}\n{:>8} {:>9} {:>9} {:>9} {:>9} {:>9}\n", kernels::current_device().name, "context", "gpu p50",
-               "gpu p99", "host p50", "host p99", "lead p50");
+    bench::Bed bed(workers);
+    fmt::print("{}, {} workers\n{:>8} {:>9} {:>9} {:>9} {:>9} {:>9}\n", kernels::current_device().name, workers,
+               "context", "gpu p50", "gpu p99", "host p50", "host p99", "lead p50");
     for (const int context : {256, 8'192, 65'536}) bed.run(context, calls);
     return 0;
 }
