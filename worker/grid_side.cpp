@@ -80,7 +80,8 @@ GridSide::GridSide(comm::IoThread& io, MembershipView view, int rank, std::chron
     : io_(io), view_(std::move(view)), rank_(rank), executor_(std::move(executor)) {
     if (rank_ != 0) return;
     for (std::size_t peer = 1; peer < view_.members.size(); ++peer) {
-        peers_.push_back(std::make_unique<comm::Channel>(io_, view_.members[peer].endpoint));
+        peers_.push_back(
+            std::make_unique<comm::Channel>(io_, view_.members[peer].endpoint, comm::Channel::Options{.ring = true}));
     }
     links_ = std::make_unique<Links>(*this);
     lead_ = std::make_unique<Lead>(*links_, observer);
@@ -178,12 +179,9 @@ void GridSide::operation(const comm::Request& request, comm::Responder responder
     if (request.frame.header.generation != view_.generation.value || is_broken()) return;
     auto operation = unpack_operation(request.frame);
     if (!operation) return give_up("the lead sent what cannot be read: " + operation.error().to_string());
-    if (operation->number != last_operation_ + 1) {
-        return give_up(
-            fmt::format("the lead sent operation {} after operation {}", operation->number, last_operation_));
-    }
-    ++last_operation_;
-    executor_.apply(std::move(*operation));
+    auto next = order_.take(*std::move(operation));
+    if (!next) return give_up(next.error().message);
+    for (Operation& one : *next) executor_.apply(std::move(one));
 }
 
 void GridSide::connection_lost(comm::ConnectionId connection) {

@@ -10,6 +10,7 @@
 #include "comm/rpc/server.h"
 #include "worker/lead.h"
 #include "worker/node_state.h"
+#include "worker/operation_order.h"
 #include "worker/registration.h"
 #include "worker/service.h"
 
@@ -67,7 +68,7 @@ class GridSide {
     std::string problem_;
     bool draining_ = false;
     // Of a peer.
-    std::uint64_t last_operation_ = 0;
+    OperationOrder order_;
     comm::ConnectionId lead_connection_ = 0;  // the one that operations may come from
 
     std::vector<std::unique_ptr<comm::Channel>> peers_;  // of the lead: rank 1, 2, ...

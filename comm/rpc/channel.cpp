@@ -202,6 +202,8 @@ void Channel::Impl::send(Waiting frame) {
         if (send_by_ring(frame)) return;
         pending.mark_sent(frame.header.request, PendingCalls::Call::Sent::by_socket);
         ++socket_calls;
+    } else if (ring && frame.payload.size() == 0 && ring->send(frame.header, frame.message)) {
+        return;
     }
     stream->send(frame.header, std::move(frame.message), std::move(frame.payload));
 }

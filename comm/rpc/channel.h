@@ -23,8 +23,9 @@ class Channel {
         std::size_t unsent_bytes_max = std::size_t{1} << 30;  // beyond it: busy
         std::chrono::milliseconds backoff_min{10};
         std::chrono::milliseconds backoff_max{1'000};
-        bool ring =
-            false;  // calls with short messages go through memory shared with a server of this host, where it takes it; no posts then
+        // Short messages without a payload go through memory shared with a server of this host, where it takes it. Calls keep their order; posts
+        // may overtake others, and calls.
+        bool ring = false;
     };
 
     Channel(IoThread& io, Endpoint endpoint, Options options);
@@ -51,7 +52,7 @@ class Channel {
     Result<Frame> call(MessageType type, std::uint64_t generation, std::string message, Payload payload,
                        Deadline deadline, const Watch& watch = {std::chrono::hours(1), nullptr});
 
-    // Sends without wanting a reply, in order with the calls. `busy` if the bound on unsent bytes is reached; `unavailable` if there
+    // Sends without wanting a reply, in order with the calls where there is no ring. `busy` if the bound on unsent bytes is reached; `unavailable` if there
     // is no connection now: one is asked for then, but nothing is kept for it. From any thread.
     Status post(MessageType type, std::uint64_t generation, std::string message, Payload payload);
 

@@ -15,6 +15,7 @@
 #include "client/cli/demo/long_context.h"
 #include "client/cli/latencies.h"
 #include "client/cli/local/local_cluster.h"
+#include "client/cli/local/worker_gpus.h"
 #include "comm/rpc/channel.h"
 #include "comm/wire/messages.h"
 #include "kernels/cuda/device.h"
@@ -46,7 +47,7 @@ class Bed {
     explicit Bed(int workers)
         : cluster_(cli::LocalCluster::start({.workers = workers,
                                              .memory_bytes_per_worker = std::uint64_t{4} << 30,
-                                             .one_process = true,
+                                             .one_process = cli::must_share_gpus(workers, cli::worker_gpus()),
                                              .state_dir = {},
                                              .worker_arguments = {"--device", "gpu"},
                                              .interrupted = {}})

@@ -92,6 +92,7 @@ class Rank {
     double layer_us() {
         const StepId step = begin(1, StepKind::attend);
         shard_.prepare({&step, 1}).value();
+        join_->prepare(spec_, grid_, 1, ++operation_);  // its memory, which cannot be had in a capture
         wait();
         meet();
         const double us = RankTimer(*this).in_graphs([&] { queue_layers(step); }, 1) / kLayers;

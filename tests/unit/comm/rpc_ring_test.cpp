@@ -204,6 +204,18 @@ TEST_F(RingChannel, SendsNothingPastACallOnTheSocket) {
     EXPECT_TRUE(third.get());
 }
 
+TEST_F(RingChannel, PostsWithoutAPayloadGoThereAndOthersOverTheSocket) {
+    connect();
+    ring->set_looking(true);
+    ASSERT_TRUE(channel.post(MessageType::operation, 0, "with a payload", Payload::own(std::vector<std::byte>(9))));
+    const auto by_socket = peer.read_frame();
+    ASSERT_TRUE(by_socket);
+    EXPECT_EQ(by_socket->message, "with a payload");
+    ASSERT_TRUE(channel.post(MessageType::operation, 0, "without", {}));
+    ASSERT_TRUE(comes_true([&] { return ring->holds_frame(); }));
+    EXPECT_EQ((*ring->receive())->message, "without");
+}
+
 TEST_F(RingChannel, KeepsToTheSocketWhereItsRingIsRefused) {
     auto reply = ask("hello");
     peer = listener.accept();
