@@ -232,7 +232,7 @@ class Client {
     // layer_on_device under way, or all handles of this Client are gone. To be shared again when a connection was lost: layer_on_device
     // says so (wrong_state).
     //
-    //   Cost    with one worker, nothing is copied; with several, tensors go through the host's memory.
+    //   Cost    nothing is copied where all workers reach the memory; else tensors go through the host's.
     //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one.
     //           invalid_argument: the handle opens nothing, or the allocation is smaller.
     Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes);
