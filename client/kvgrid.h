@@ -260,6 +260,7 @@ class Sequence {
 
     SequenceId id() const;
     ModelId model() const;
+    const ModelSpec& spec() const;
 
     // A second sequence with the same tokens; pages are shared until one of the two writes to them.
     Result<Sequence> fork();
@@ -288,6 +289,7 @@ class Step {
     ~Step();
 
     StepId id() const;
+    const ModelSpec& spec() const;
     int token_count() const;                        // of all parts
     std::span<const std::int64_t> lengths() const;  // committed length of each part's sequence before this step
 
@@ -299,6 +301,9 @@ class Step {
     // memory that both share: the first call of a connection asks the lead for that and waits for the answer, also layer_async.
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
+    // The same with o where the caller wants it, one copy from where the lead wrote it; after an error `o` is as it was. `invalid_argument`
+    // also where its size is not that of o (nothing in a write step).
+    Status layer_into(int layer, const LayerInput& input, std::span<std::byte> o);
 
     // The same with the tensors in GPU memory that the Client has shared, where they are read and o is written; nothing is copied. The program's
     // streams have finished writing q, k and v when it calls; o is complete when the call returns. Values are not checked: a NaN or infinity in

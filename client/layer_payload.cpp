@@ -63,12 +63,10 @@ comm::Payload layer_payload(const LayerInput& input) {
     return comm::Payload::own(std::move(bytes));
 }
 
-Result<std::vector<std::byte>> layer_output(const LayerCall& call, std::span<const std::byte> bytes) {
-    if (bytes.size() != query_bytes(call))
-        return {Errc::corrupt,
-                fmt::format("the lead answered {} bytes for o of layer {}; {} tokens of model '{}' make {}",
-                            bytes.size(), call.layer, call.tokens, call.spec.name, query_bytes(call))};
-    return std::vector<std::byte>(bytes.begin(), bytes.end());
+Status check_layer_output(const LayerCall& call, std::span<const std::byte> bytes) {
+    if (bytes.size() == query_bytes(call)) return {};
+    return {Errc::corrupt, fmt::format("the lead answered {} bytes for o of layer {}; {} tokens of model '{}' make {}",
+                                       bytes.size(), call.layer, call.tokens, call.spec.name, query_bytes(call))};
 }
 
 }  // namespace kvgrid

@@ -27,7 +27,7 @@ void copy_layer_input(const LayerInput& input, std::span<std::byte> to);
 // As one payload: the layer request's.
 comm::Payload layer_payload(const LayerInput& input);
 
-// o out of the reply's bytes. corrupt: there are more or fewer than o has.
-Result<std::vector<std::byte>> layer_output(const LayerCall& call, std::span<const std::byte> bytes);
+// What came as o. corrupt: there are more or fewer bytes than o has.
+Status check_layer_output(const LayerCall& call, std::span<const std::byte> bytes);
 
 }  // namespace kvgrid

@@ -57,6 +57,10 @@ ModelId Sequence::model() const {
     return impl_->model;
 }
 
+const ModelSpec& Sequence::spec() const {
+    return *impl_->spec;
+}
+
 Result<Sequence> Sequence::fork() {
     auto reply = unpacked<wire::SequenceReply>(impl_->client->link.call_coordinator(
         {.type = MessageType::fork_sequence, .reply = MessageType::sequence_reply, .message = request_for(impl_->id)},

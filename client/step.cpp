@@ -1,5 +1,7 @@
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "client/layer_payload.h"
 #include "client/step_impl.h"
 #include "core/log.h"
@@ -51,16 +53,27 @@ bool may_be_under_way(const Error& error) {
            error == Errc::stale_generation;
 }
 
-Output output_of(const LayerCall& call, const LayerRequest& sent, const Result<comm::Frame>& reply) {
+// o where it arrived: in the reply, or in the block that the call gave.
+Result<std::span<const std::byte>> answered(const LayerCall& call, const LayerRequest& sent,
+                                            const Result<comm::Frame>& reply) {
     if (!reply) {
         if (sent.block && may_be_under_way(reply.error())) sent.block->give_up();
         return reply.error();
     }
     const auto message = comm::unpack<wire::LayerReply>(*reply);
     if (!message) return message.error();
-    if (!message->shared()) return layer_output(call, reply->payload.bytes());
-    if (!sent.block) return Error{Errc::corrupt, "the lead says that o is in memory that was not given to it"};
-    return layer_output(call, sent.block->bytes().last(sent.output_bytes));
+    if (message->shared() && !sent.block)
+        return Error{Errc::corrupt, "the lead says that o is in memory that was not given to it"};
+    const std::span<const std::byte> bytes =
+        message->shared() ? sent.block->bytes().last(sent.output_bytes) : reply->payload.bytes();
+    if (Status status = check_layer_output(call, bytes); !status) return status.error();
+    return bytes;
+}
+
+Output output_of(const LayerCall& call, const LayerRequest& sent, const Result<comm::Frame>& reply) {
+    const auto bytes = answered(call, sent, reply);
+    if (!bytes) return bytes.error();
+    return std::vector<std::byte>(bytes->begin(), bytes->end());
 }
 
 std::future<Output> ready(Error error) {
@@ -119,12 +132,32 @@ StepId Step::id() const {
     return impl_->id;
 }
 
+const ModelSpec& Step::spec() const {
+    return *impl_->spec;
+}
+
 int Step::token_count() const {
     return impl_->tokens;
 }
 
 std::span<const std::int64_t> Step::lengths() const {
     return impl_->lengths;
+}
+
+Status Step::layer_into(int layer, const LayerInput& input, std::span<std::byte> o) {
+    if (auto error = impl_->refusal()) return *error;
+    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    if (Status status = check_layer_input(call, input); !status) return status;
+    if (o.size() != layer_output_bytes(call))
+        return {Errc::invalid_argument,
+                fmt::format("the place for o has {} bytes; o has {}", o.size(), layer_output_bytes(call))};
+    const Deadline deadline = impl_->client->deadline();
+    const LayerRequest sent = make_request(impl_->lead, impl_->id, call, input, deadline);
+    const auto reply = impl_->call(sent.request, deadline);
+    const auto bytes = answered(call, sent, reply);
+    if (!bytes) return bytes.error();
+    std::ranges::copy(*bytes, o.begin());
+    return {};
 }
 
 Output Step::layer(int layer, const LayerInput& input) {

@@ -70,10 +70,10 @@ TEST_F(LayerPayload, RefusesALayerThatMayNotBeCalled) {
 }
 
 TEST_F(LayerPayload, OutputOfAnotherSizeIsCorrupt) {
-    EXPECT_TRUE(layer_output({spec, StepKind::attend, kTokens, 0}, q));
-    EXPECT_EQ(layer_output({spec, StepKind::attend, kTokens, 0}, k).error(), Errc::corrupt);
-    EXPECT_TRUE(layer_output({spec, StepKind::write, kTokens, 0}, {}));
-    EXPECT_EQ(layer_output({spec, StepKind::write, kTokens, 0}, k).error(), Errc::corrupt);
+    EXPECT_TRUE(check_layer_output({spec, StepKind::attend, kTokens, 0}, q));
+    EXPECT_EQ(check_layer_output({spec, StepKind::attend, kTokens, 0}, k).error(), Errc::corrupt);
+    EXPECT_TRUE(check_layer_output({spec, StepKind::write, kTokens, 0}, {}));
+    EXPECT_EQ(check_layer_output({spec, StepKind::write, kTokens, 0}, k).error(), Errc::corrupt);
 }
 
 }  // namespace
