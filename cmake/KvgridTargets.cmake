@@ -15,8 +15,9 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 find_program(KVGRID_CCACHE ccache)
 if(KVGRID_CCACHE)
-    # Precompiled headers are cached only with this (ccache's manual, "Precompiled headers"), and with -fpch-preprocess below.
-    set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros ${KVGRID_CCACHE})
+    # Precompiled headers are cached only with this (ccache's manual, "Precompiled headers"), and with -fpch-preprocess below. Paths
+    # relative to the tree: what one build folder has compiled, the Python package's build or another checkout finds.
+    set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} ${KVGRID_CCACHE})
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${KVGRID_CCACHE})
 endif()
 
