@@ -86,7 +86,7 @@ LocalCluster::~LocalCluster() {
 }
 
 Status LocalCluster::start_coordinator() {
-    const auto program = program_beside_this("kvgrid-coordinator");
+    const auto program = program_in(options_.programs, "kvgrid-coordinator");
     if (!program) return program.error();
     std::vector<std::string> arguments{*program,
                                        "--http-listen",
@@ -108,7 +108,7 @@ Status LocalCluster::start_coordinator() {
 }
 
 Status LocalCluster::start_workers() {
-    const auto program = program_beside_this("kvgrid-worker");
+    const auto program = program_in(options_.programs, "kvgrid-worker");
     if (!program) return program.error();
     const std::filesystem::path& sockets = sockets_->path();
     std::vector<std::string> worker{*program,

@@ -20,8 +20,9 @@ class LocalCluster;
 struct LocalClusterOptions {
     int workers = 4;
     std::uint64_t memory_bytes_per_worker = std::uint64_t{1} << 30;
-    int threads_per_worker = 0;       // 0: this host's cores shared among the workers
-    bool one_process = false;         // the workers are threads of one process, and mpirun is not needed
+    int threads_per_worker = 0;      // 0: this host's cores shared among the workers
+    bool one_process = false;        // the workers are threads of one process, and mpirun is not needed
+    std::filesystem::path programs;  // the folder of kvgrid-coordinator and kvgrid-worker; empty: the running program's
     std::filesystem::path state_dir;  // for the catalogue and the logs; empty: a fresh one, removed at the end
     std::chrono::milliseconds start_timeout{30'000};  // until the cluster is ready
     std::chrono::milliseconds drain_timeout{10'000};  // for steps that are open when it is stopped
@@ -33,7 +34,7 @@ struct LocalClusterOptions {
     std::function<bool()> interrupted;  // asked while waiting; may be empty
 };
 
-// A coordinator and its workers on this host, for a demonstration or a test. The programs are those beside the running one.
+// A coordinator and its workers on this host, for a demonstration or a test.
 //
 //     this process
 //       |-- kvgrid-coordinator            coordinator.log
