@@ -1,0 +1,23 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "client/kvgrid.h"
+#include "client/python/call.h"
+
+// kvgrid._native: the C++ client under the Python package's classes, one function for each part of it. Everything here is private to the
+// package, which checks nothing twice: what C++ refuses is refused here.
+namespace kvgrid::python {
+
+using ClientHandle = Handle<Client>;
+using SequenceHandle = Handle<Sequence>;
+using StepHandle = Handle<Step>;
+
+void bind_model_spec(nb::module_& module);
+void bind_records(nb::module_& module);  // what calls answer: status, occupancy, lists
+void bind_client(nb::module_& module);
+void bind_sequence(nb::module_& module);
+void bind_step(nb::module_& module);
+void bind_local_cluster(nb::module_& module);
+
+}  // namespace kvgrid::python

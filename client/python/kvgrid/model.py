@@ -1,0 +1,52 @@
+"""A model that the cluster knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvgrid import _native
+from kvgrid.model_spec import ModelSpec
+from kvgrid.sequence import Sequence
+
+if TYPE_CHECKING:
+    from kvgrid.client import Client
+
+
+class Model:
+    """A model that the cluster knows, from Client.register or Client.models."""
+
+    __slots__ = ("_native", "_client")
+
+    def __init__(self, native: _native.RegisteredModel, client: Client) -> None:
+        self._native = native
+        self._client = client
+
+    @property
+    def id(self) -> int:
+        return self._native.id
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec._of(self._native.spec)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(head parts, sequence parts): how its cache is split over the workers."""
+        return self._native.grid.head_parts, self._native.grid.sequence_parts
+
+    @property
+    def pool_bytes_per_worker(self) -> int:
+        return self._native.pool_bytes_per_worker
+
+    def open(self, *, tenant: str = "default", expected_tokens: int = 0, window: int = 0, sinks: int = 0) -> Sequence:
+        """A new sequence, empty.
+
+        tenant            to whom it is accounted
+        expected_tokens   0: not known; otherwise refused (NoRoom) if the grid could not hold them now
+        window, sinks     0: the model's own; otherwise as Sequence.set_window
+        """
+        native = self._client._native.open(self._native, tenant, expected_tokens, window, sinks)
+        return Sequence(native, self._client)
+
+    def __repr__(self) -> str:
+        return f"<kvgrid.Model {self.id} '{self.spec.name}', grid {self.grid[0]} x {self.grid[1]}>"

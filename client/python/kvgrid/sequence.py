@@ -1,0 +1,84 @@
+"""One growing context."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kvgrid import _native
+from kvgrid.tensors import array_of
+
+if TYPE_CHECKING:
+    from kvgrid.client import Client
+
+
+class Sequence:
+    """One growing context, made by Model.open, Client.attach or `fork`.
+
+    It is closed in the cluster, and its pages given back, at the end of a `with` block, by `close`, with its Client, and when nothing refers
+    to it any more; `release` leaves it open.
+    """
+
+    __slots__ = ("_native", "_client", "__weakref__")
+
+    def __init__(self, native: _native.Sequence, client: Client) -> None:
+        self._native = native
+        self._client = client
+        client._keep(self)
+
+    @property
+    def id(self) -> int:
+        """Given by the cluster, never used again."""
+        return self._native.id
+
+    @property
+    def length(self) -> int:
+        """Committed tokens. Asks the cluster."""
+        return self.inspect().length
+
+    def inspect(self) -> _native.SequenceInfo:
+        """Length, window, whether a step is open, and pages by rank."""
+        return self._native.inspect()
+
+    def fork(self) -> Sequence:
+        """A second sequence with the same tokens. Pages are shared until one of the two writes to them."""
+        return Sequence(self._native.fork(), self._client)
+
+    def truncate(self, length: int) -> None:
+        """Forgets all tokens from `length` on. Raises Busy while a step holds the sequence."""
+        self._native.truncate(length)
+
+    def set_window(self, window: int, sinks: int = 0) -> None:
+        """From now on every layer sees at most `window` tokens, and the first `sinks` ones (lossy); pages that leave it are given back."""
+        self._native.set_window(window, sinks)
+
+    def read_kv(self, layer: int, first: int, count: int) -> tuple[Any, Any]:
+        """k and v of `count` tokens from `first` on, each [count, kv_heads, head_dim] in the model's dtype.
+
+        `layer` owns its KV. Arrays of numpy where that is installed and has the dtype, else (bf16) objects that export DLPack, for torch.
+        """
+        k, v = self._native.read_kv(layer, first, count)
+        return array_of(k, self._native.dtype), array_of(v, self._native.dtype)
+
+    def close(self) -> None:
+        """Gives its pages back. Raises Busy while a step is open, and stays open then. Nothing, where it is closed or released already."""
+        if not self._native.ended:
+            self._native.close()
+
+    def release(self) -> int:
+        """Leaves the sequence open in the cluster and ends this object. Returns the id, for Client.attach."""
+        return self._native.release()
+
+    def __enter__(self) -> Sequence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._native.end()  # closes it too, but says nothing over the exception that is under way
+
+    def __repr__(self) -> str:
+        return "<kvgrid.Sequence, closed>" if self._native.ended else f"<kvgrid.Sequence {self.id}>"
