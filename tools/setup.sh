@@ -10,6 +10,7 @@ fi
 
 packages=(
     g++ cmake ninja-build ccache git python3 # tools
+    python3-dev python3-venv # the Python package
     libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libhwy-dev
     libprotobuf-dev protobuf-compiler libsqlite3-dev
     libopenmpi-dev openmpi-bin
@@ -58,6 +59,7 @@ setup: this system has no apt, so nothing is installed. If CMake does not find s
              Clang 15 or later with libFuzzer for './dev fuzz'
   libraries  Boost 1.81 or later, fmt, spdlog, nlohmann-json, CLI11, toml++, Highway, Protobuf with protoc, SQLite 3,
              Open MPI 4 with mpirun, prometheus-cpp, GoogleTest, Google Benchmark, OpenBLAS
+  Python     3.10 or later with its headers and venv
   tests      prometheus and promtool
 NEEDS
     exit 0

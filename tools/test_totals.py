@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints "PASSED FAILED" of a JUnit report that ctest wrote. Tests that say themselves that they skip count as neither."""
+"""Prints "PASSED FAILED" of a JUnit report that ctest or pytest wrote. Tests that say themselves that they skip count as neither."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,7 +9,13 @@ def totals(report_path):
     passed = failed = 0
     for case in ElementTree.parse(report_path).getroot().iter("testcase"):
         status = case.get("status")
-        if status == "run":
+        if status is None:  # pytest says nothing of one that passed
+            said = {child.tag for child in case}
+            if said & {"failure", "error"}:
+                failed += 1
+            elif "skipped" not in said:
+                passed += 1
+        elif status == "run":
             passed += 1
         elif status == "disabled":
             continue

@@ -13,12 +13,18 @@ namespace kvgrid::python {
 namespace {
 
 constexpr std::chrono::milliseconds kLookForSignals{100};
+// Also what the workers of a killed interpreter wait for at most: nobody is left to tell them that no step is open.
+constexpr std::chrono::milliseconds kDrainTimeout{1'000};
 
 // As Python holds it: its end waits for the cluster's, without the GIL.
 struct LocalCluster {
     std::unique_ptr<ClusterThread> thread;
 
     ~LocalCluster() {
+        if (thread && thread->is_another_process()) {
+            (void)thread.release();  // never destroyed: who waits in it is not here
+            return;
+        }
         const nb::gil_scoped_release waiting;
         thread.reset();
     }
@@ -41,6 +47,7 @@ cli::LocalClusterOptions options_of(const Wish& wish) {
             .one_process = !wish.processes,
             .programs = wish.programs,
             .start_timeout = std::chrono::milliseconds(wish.timeout_ms),
+            .drain_timeout = kDrainTimeout,
             .worker_arguments = wish.worker_arguments};
 }
 

@@ -12,13 +12,13 @@ ClusterThread::ClusterThread(cli::LocalClusterOptions options) : options_(std::m
 }
 
 ClusterThread::~ClusterThread() {
-    if (process_id_ != getpid()) {
-        thread_.detach();  // it is not in this process
-        return;
-    }
     interrupt();
     (void)stop();
     thread_.join();
+}
+
+bool ClusterThread::is_another_process() const {
+    return process_id_ != getpid();
 }
 
 void ClusterThread::run() {
@@ -58,7 +58,7 @@ std::string ClusterThread::log_ends() const {
 }
 
 Status ClusterThread::stop() {
-    if (process_id_ != getpid()) return {};
+    if (is_another_process()) return {};
     std::unique_lock lock(mutex_);
     stop_wanted_ = true;
     changed_.notify_all();

@@ -17,13 +17,15 @@ namespace kvgrid::python {
 // Python end when they like; this one lives as long as the cluster, and ends with the process however that ends.
 //
 //   Threads  any.
-//   Forks    in a forked process the cluster is another's: `stop` and the destructor leave it alone there.
+//   Forks    in a forked process the thread is missing: `stop` does nothing there, and the object must not be destroyed.
 class ClusterThread {
   public:
     explicit ClusterThread(cli::LocalClusterOptions options);
     ~ClusterThread();
     ClusterThread(const ClusterThread&) = delete;
     ClusterThread& operator=(const ClusterThread&) = delete;
+
+    bool is_another_process() const;  // than this one, which was forked
 
     // Whether it is ready, or why it is not; nothing: not yet, after so long.
     std::optional<Status> wait_until_started(std::chrono::milliseconds limit);

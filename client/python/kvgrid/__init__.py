@@ -12,6 +12,8 @@ Every failure is a kvgrid.Error, of the subclass that its code names. All calls 
 while they wait. kvgrid.aio has the same names for asyncio.
 """
 
+from typing import Any
+
 from kvgrid._native import version as __version__
 from kvgrid.client import Client, connect
 from kvgrid.errors import (
@@ -61,3 +63,11 @@ __all__ = [
     "connect",
     "local",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aio":  # asyncio only for those who use it
+        import importlib
+
+        return importlib.import_module("kvgrid.aio")
+    raise AttributeError(f"module 'kvgrid' has no attribute {name!r}")

@@ -17,8 +17,8 @@ _running: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 class LocalCluster:
     """A coordinator and workers on this host, made by kvgrid.local.
 
-    It ends by `stop`, at the end of a `with` block, when nothing refers to it any more, and with this process, however that ends: by
-    SIGKILL, too.
+    It ends by `stop`, at the end of a `with` block, when nothing refers to it any more, and with this process, however that ends: a second
+    after a SIGKILL, too.
     """
 
     def __init__(self, native: _native.LocalCluster) -> None:
@@ -42,7 +42,7 @@ class LocalCluster:
         return self._native.log_ends()
 
     def stop(self) -> None:
-        """Closes the clients of `connect` and ends all processes, waiting for steps that others have open. Again: nothing."""
+        """Closes the clients of `connect` and ends all processes; steps that others have open get a second. Again: nothing."""
         for client in list(self._clients):
             client.close()
         self._native.stop()
