@@ -56,6 +56,18 @@ def test_a_step_that_nobody_holds_is_aborted(client, register):
     assert not sequence.inspect().step_open
 
 
+def test_a_sequence_that_only_its_step_holds_stays_until_then(client, register):
+    model = register()
+    step = client.step([(model.open(), 1)])
+    gc.collect()
+    run(step)
+    assert len(client.sequences(model)) == 1
+    step.commit()
+    gc.collect()
+
+    assert not client.sequences(model)
+
+
 def test_no_room_takes_nothing(client, register):
     model = register()
     sequence = model.open()

@@ -73,7 +73,9 @@ class Client:
         """
         if kind not in ("attend", "write"):
             raise InvalidArgument(f"kind is {kind!r}: must be 'attend' or 'write'")
-        step = Step(self._native.begin([(part._native, tokens) for part, tokens in parts], kind == "write"))
+        parts = list(parts)
+        native = self._native.begin([(sequence._native, tokens) for sequence, tokens in parts], kind == "write")
+        step = Step(native, [sequence for sequence, _ in parts])
         self._steps.add(step)
         return step
 
@@ -82,7 +84,7 @@ class Client:
         if self._native.ended:
             return
         for step in list(self._steps):
-            step._native.end()
+            step._give_up()
         for sequence in list(self._sequences):
             sequence._native.end()
         self._native.end()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvgrid import _native
 from kvgrid.tensors import empty_like, readable
+
+if TYPE_CHECKING:
+    from kvgrid.sequence import Sequence
 
 
 class Step:
@@ -16,10 +19,11 @@ class Step:
     new tokens; after an abort every sequence is as it was.
     """
 
-    __slots__ = ("_native", "__weakref__")
+    __slots__ = ("_native", "_sequences", "__weakref__")
 
-    def __init__(self, native: _native.Step) -> None:
+    def __init__(self, native: _native.Step, sequences: list[Sequence]) -> None:
         self._native = native
+        self._sequences = sequences  # one that nobody else holds would be closed meanwhile, which the step forbids
 
     @property
     def token_count(self) -> int:
@@ -56,10 +60,12 @@ class Step:
         After Unavailable, DeadlineExceeded or StaleGeneration look at the sequences' lengths: all have grown, or none has.
         """
         self._native.commit()
+        self._sequences = []
 
     def abort(self) -> None:
         """Nothing has happened then."""
         self._native.abort()
+        self._sequences = []
 
     def __enter__(self) -> Step:
         return self
@@ -68,10 +74,15 @@ class Step:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._native.end()  # aborts, waiting a moment at most: what is under way is the exception
+            self._give_up()
             return
         try:
             self.commit()
         except BaseException:
-            self._native.end()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        """Aborts, if it is open, waiting a moment at most: an exception is under way, or the client's end."""
+        self._native.end()
+        self._sequences = []
