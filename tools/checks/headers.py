@@ -16,6 +16,11 @@ from checks.tree import FOLDERS, Finding
 
 MEMORY_FILE = "headers-that-compile.json"
 
+# Headers of the Python extension compile with the flags of the wheel's build, which lies beside the others where `./dev python` made it.
+PYTHON_FOLDER = "client/python/"
+PYTHON_BUILD = "wheel"
+PYTHON_NEEDS = "nanobind/nanobind.h"
+
 
 def exempt(path):
     """Highway's files are included once per instruction set, by a file that has prepared for them."""
@@ -41,6 +46,15 @@ def compiler_and_flags(build):
             if flag not in flags:
                 flags.append(flag)
     return compiler, [word for flag in flags for word in flag]
+
+
+def python_flags(build):
+    """The include paths of the Python extension; none where it was not built, or with a nanobind that is gone since."""
+    try:
+        flags = compiler_and_flags(pathlib.Path(build).parent / PYTHON_BUILD)[1]
+    except FileNotFoundError:
+        return []
+    return flags if any((pathlib.Path(flag.removeprefix("-I")) / PYTHON_NEEDS).exists() for flag in flags) else []
 
 
 def compile_alone(tree, header, command):
@@ -73,7 +87,15 @@ def check_headers(tree, build, jobs):
     except FileNotFoundError:
         yield Finding("CMakeLists.txt", 1, f"{build} is not configured, so headers were not compiled", "run ./dev build")
         return
-    command = [compiler, "-std=c++20", f"-I{tree.root}", *flags]
+    plain = [compiler, "-std=c++20", f"-I{tree.root}", *flags]
+    of_python = python_flags(build)
+    if not of_python and any(header.startswith(PYTHON_FOLDER) for header in headers):
+        yield Finding(PYTHON_FOLDER, 1, "its headers were not compiled, for lack of nanobind", "run ./dev python", fails=False)
+        headers = [header for header in headers if not header.startswith(PYTHON_FOLDER)]
+
+    def command(header):
+        return [*plain, *of_python] if header.startswith(PYTHON_FOLDER) else plain
+
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[:1]
     memory_path = pathlib.Path(build) / MEMORY_FILE
     try:
@@ -83,14 +105,14 @@ def check_headers(tree, build, jobs):
 
     def unchanged(header):
         known = memory.get(header)
-        return known and known["hash"] == content_hash(tree, known["files"], command + version)
+        return known and known["hash"] == content_hash(tree, known["files"], command(header) + version)
 
     changed = [header for header in headers if not unchanged(header)]
     kept = {header: memory[header] for header in headers if header not in set(changed)}
     with ThreadPoolExecutor(jobs) as workers:
-        for header, (complaint, files) in zip(changed, workers.map(lambda h: compile_alone(tree, h, command), changed)):
+        for header, (complaint, files) in zip(changed, workers.map(lambda h: compile_alone(tree, h, command(h)), changed)):
             if complaint:
                 yield Finding(*complaint, "include what it uses, or end its name with -inl.h if it is Highway's")
             else:
-                kept[header] = {"files": files, "hash": content_hash(tree, files, command + version)}
+                kept[header] = {"files": files, "hash": content_hash(tree, files, command(header) + version)}
     memory_path.write_text(json.dumps(kept))

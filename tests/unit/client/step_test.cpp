@@ -95,6 +95,16 @@ TEST_F(StepTest, ALayerSendsItsTensorsAndAnswersTheOutput) {
     EXPECT_EQ(cluster.lead.last(MessageType::layer).header.generation, 5u);
 }
 
+TEST_F(StepTest, ALayerPutsItsOutputWhereTheCallerWantsIt) {
+    Step step = begin();
+    std::vector<std::byte> o(q.size()), shorter(q.size() - 1);
+
+    EXPECT_TRUE(step.layer_into(1, input(), o));
+    EXPECT_EQ(o, q);
+    EXPECT_EQ(step.layer_into(1, input(), shorter).error(), Errc::invalid_argument);
+    EXPECT_EQ(cluster.lead.count(MessageType::layer), 1);
+}
+
 TEST_F(StepTest, ALayerOfTheWrongSizeIsNotSent) {
     Step step = begin();
 
