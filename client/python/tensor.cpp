@@ -18,6 +18,7 @@ nb::dlpack::dtype dlpack_dtype(Dtype dtype) {
 }
 
 std::string shown(nb::dlpack::dtype dtype) {
+    if (dtype == nb::dtype<std::uint16_t>()) return "uint16 or bfloat16";  // whose bits may come so
     const auto code = static_cast<Code>(dtype.code);
     const char* kind = code == Code::Float    ? "float"
                        : code == Code::Bfloat ? "bfloat"

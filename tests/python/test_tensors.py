@@ -85,7 +85,7 @@ def test_out_is_written_and_returned(layer):
         ({"k": numpy.zeros((6, 4, 32), "f4")}, r"k has shape \[6, 4, 32\]; \[6, 2, 32\] is expected"),
         ({"v": numpy.zeros((6, 64), "f4")}, r"v has shape \[6, 64\]; \[6, 2, 32\] is expected"),
         ({"q": numpy.zeros((6, 4, 32), "f8")}, "q is of float64; the model's dtype is f32"),
-        ({"k": torch.zeros((6, 2, 32), dtype=torch.bfloat16)}, "k is of bfloat16; the model's dtype is f32"),
+        ({"k": torch.zeros((6, 2, 32), dtype=torch.bfloat16)}, "k is of uint16 or bfloat16; the model's dtype is f32"),
         ({"q": [1.0]}, "q is a list"),
         ({"k": None}, "k of layer 0 has 0 bytes"),
         ({"out": numpy.zeros((6, 4, 32), "f2")}, "out is of float16"),

@@ -29,6 +29,10 @@ class TotalsTest(unittest.TestCase):
         self.assertEqual(self.totals_of("<testcase name='a' status='notrun'><skipped message='SKIP_RETURN_CODE=77'/></testcase>"
                                         "<testcase name='b' status='disabled'/>"), (0, 0))
 
+    def test_pytest_marks_only_what_did_not_pass(self):
+        self.assertEqual(self.totals_of("<testcase name='a'/><testcase name='b'><failure/></testcase><testcase name='c'><error/></testcase>"
+                                        "<testcase name='d'><skipped message='no'/></testcase>"), (1, 2))
+
 
 if __name__ == "__main__":
     unittest.main()
