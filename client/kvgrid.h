@@ -268,6 +268,15 @@ class Sequence {
     Status set_window(std::int64_t window, std::int64_t sinks);  // from now on; pages that leave it are given back
     Result<SequenceInfo> inspect() const;
     Result<KvRows> read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const;  // `layer` owns its KV
+    // Puts other k and v [token_count, kv_heads, head_dim] in the place of committed tokens of a layer that owns its KV, in this sequence alone: pages that
+    // forks share are copied first. Steps that began before see the tokens as they were or as they are.
+    //
+    //   Errors  busy: a step is open on the sequence. no_room: for the copies. wrong_state: tokens have left the window. unsupported: the KV is fp8.
+    //           invalid_argument: no such tokens or layer, sizes, or a NaN or infinity (unless ModelSpec::allows_non_finite). Nothing has
+    //           changed then.
+    //   Cost    one round trip, and k and v to every worker.
+    Status rewrite_kv(int layer, std::int64_t first_token, std::int64_t token_count, std::span<const std::byte> k,
+                      std::span<const std::byte> v);
     Status close();
     SequenceId release();  // the handle's end leaves the sequence open from now on
 

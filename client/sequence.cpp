@@ -99,24 +99,60 @@ Result<SequenceInfo> Sequence::inspect() const {
     return from_wire(*reply);
 }
 
-Result<KvRows> Sequence::read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const {
-    const ModelSpec& spec = *impl_->spec;
+namespace {
+
+Status check_tokens(const ModelSpec& spec, int layer, std::int64_t first_token, std::int64_t token_count) {
     if (layer < 0 || layer >= spec.layer_count() || !spec.owns_kv(layer))
         return {Errc::invalid_argument, fmt::format("layer {} of model '{}' owns no KV", layer, spec.name)};
     if (first_token < 0 || token_count < 0)
         return {Errc::invalid_argument, fmt::format("{} tokens from token {}", token_count, first_token)};
-    wire::ReadKvRequest request;
-    request.set_sequence(impl_->id.value);
+    return {};
+}
+
+// A ReadKvRequest or a RewriteKvRequest.
+template <class Request>
+std::string tokens_of(SequenceId sequence, int layer, std::int64_t first_token, std::int64_t token_count) {
+    Request request;
+    request.set_sequence(sequence.value);
     request.set_layer(layer);
     request.set_first_token(first_token);
     request.set_token_count(token_count);
-    auto reply = impl_->client->link.call_lead({.type = MessageType::read_kv,
-                                                .reply = MessageType::read_kv_reply,
-                                                .message = comm::pack(request),
-                                                .repeat = Repeat::if_lost},
-                                               impl_->client->deadline());
+    return comm::pack(request);
+}
+
+}  // namespace
+
+Result<KvRows> Sequence::read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const {
+    const ModelSpec& spec = *impl_->spec;
+    if (Status valid = check_tokens(spec, layer, first_token, token_count); !valid) return valid.error();
+    auto reply = impl_->client->link.call_lead(
+        {.type = MessageType::read_kv,
+         .reply = MessageType::read_kv_reply,
+         .message = tokens_of<wire::ReadKvRequest>(impl_->id, layer, first_token, token_count),
+         .repeat = Repeat::if_lost},
+        impl_->client->deadline());
     if (!reply) return reply.error();
     return rows_from(reply->payload, static_cast<std::size_t>(token_count) * spec.kv_heads * spec.row_bytes());
+}
+
+Status Sequence::rewrite_kv(int layer, std::int64_t first_token, std::int64_t token_count, std::span<const std::byte> k,
+                            std::span<const std::byte> v) {
+    const ModelSpec& spec = *impl_->spec;
+    if (Status valid = check_tokens(spec, layer, first_token, token_count); !valid) return valid;
+    const std::size_t bytes = static_cast<std::size_t>(token_count) * spec.kv_heads * spec.row_bytes();
+    if (k.size() != bytes || v.size() != bytes) {
+        return {Errc::invalid_argument, fmt::format("k has {} bytes and v {}: {} tokens of {} KV heads have {}",
+                                                    k.size(), v.size(), token_count, spec.kv_heads, bytes)};
+    }
+    std::vector<std::byte> rows(k.begin(), k.end());
+    rows.insert(rows.end(), v.begin(), v.end());
+    auto reply = impl_->client->link.call_lead(
+        {.type = MessageType::rewrite_kv,
+         .reply = MessageType::empty,
+         .message = tokens_of<wire::RewriteKvRequest>(impl_->id, layer, first_token, token_count),
+         .payload = comm::Payload::own(std::move(rows))},
+        impl_->client->deadline());
+    return reply ? Status() : Status(reply.error());
 }
 
 Status Sequence::close() {

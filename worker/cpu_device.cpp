@@ -63,6 +63,19 @@ class CpuModel final : public DeviceModel {
                                 threads_);
     }
 
+    void write(std::span<const kernels::PageRun> runs, int row_count, std::span<const std::byte> k,
+               std::span<const std::byte> v) override {
+        kernels::append_cpu({.kv_heads = shape_.heads.kv_heads,
+                             .head_dim = shape_.heads.head_dim,
+                             .dtype = shape_.spec.dtype,
+                             .slab = slab_.view(),
+                             .runs = runs,
+                             .row_count = row_count,
+                             .k = k,
+                             .v = v},
+                            threads_);
+    }
+
     void forget(SequenceId) override {}
 
   private:

@@ -101,6 +101,9 @@ class DeviceModel {
     virtual void end(StepId step) = 0;
     // k then v, [row_count, KV heads, head_dim] each.
     virtual void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) = 0;
+    // Over tokens that are there: k and v [row_count, KV heads, head_dim], in the host's memory. Not for fp8 pages.
+    virtual void write(std::span<const kernels::PageRun> runs, int row_count, std::span<const std::byte> k,
+                       std::span<const std::byte> v) = 0;
     // The sequence is closed.
     virtual void forget(SequenceId sequence) = 0;
 };

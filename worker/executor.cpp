@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "core/log.h"
+#include "worker/finite_check.h"
 #include "worker/token_runs.h"
 
 namespace kvgrid::worker {
@@ -182,6 +183,33 @@ OperationResult Executor::run(const ReadKv& read) {
     }
     result.tensors = comm::Payload::own(std::move(whole));
     return result;
+}
+
+OperationResult Executor::run(const RewriteKv& rewrite) {
+    const auto& [sequence, layer, first_token, token_count] = rewrite;
+    if (Status writable = shard_.check_writable(sequence, layer, first_token, token_count); !writable)
+        return only(writable);
+    const ModelSpec& spec = shard_.find_model(shard_.model_of(sequence))->spec;
+    const std::span<const std::byte> rows = current_->tensors.bytes();
+    const std::uint64_t expected = 2 * spec.kv_heads * spec.row_bytes() * token_count;
+    if (rows.size() != expected) {
+        return only({Errc::invalid_argument, fmt::format("k and v of {} tokens have {} bytes, must have {}",
+                                                         token_count, rows.size(), expected)});
+    }
+    if (!spec.allows_non_finite) {
+        const Status finite = check_finite({spec, layer, static_cast<int>(token_count), rows});
+        if (!finite) return only(finite);
+    }
+    Status own = shard_.unshare(sequence, layer, first_token, token_count);
+    if (!own && own.error() != Errc::no_room) return only(own);  // every rank says the same
+    std::int64_t verdict[] = {own ? 1 : 0};
+    if (Status agreed = collective_.all_reduce(verdict, comm::ReduceOp::min, deadline()); !agreed)
+        return broken(agreed.error());
+    if (verdict[0] == 0)
+        return only(own ? Status(Errc::no_room, "another worker is full: pages that forks share have to be copied")
+                        : own);
+    shard_.rewrite_kv(sequence, layer, first_token, token_count, rows);
+    return {};
 }
 
 OperationResult Executor::run(const InspectSequence& inspect) {

@@ -54,6 +54,7 @@ class Executor {
     OperationResult run(const CommitStep& commit);
     OperationResult run(const AbortStep& abort);
     OperationResult run(const ReadKv& read);
+    OperationResult run(const RewriteKv& rewrite);
     OperationResult run(const InspectSequence& inspect);
     OperationResult run(const ReportOccupancy& report);
     OperationResult run(const StartTrace& start);

@@ -39,6 +39,14 @@ void Lead::submit(OperationBody body, Done done) {
     enqueue({.body = std::move(body), .done = std::move(done), .step = {}, .model = {}, .tensors = {}});
 }
 
+void Lead::submit(OperationBody body, comm::Payload tensors, Done done) {
+    enqueue({.body = std::move(body),
+             .done = std::move(done),
+             .step = {},
+             .model = {},
+             .tensors = {std::move(tensors), 0}});
+}
+
 void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done) {
     const auto model = models_.find(begin.model);
     if (model == models_.end()) {
@@ -239,7 +247,7 @@ void Lead::left_queue(const Pending& pending, std::uint64_t operation) {
 void Lead::dispatch(Pending pending) {
     left_queue(pending, ++counters_.operations);
     under_way_[counters_.operations].push_back({0, std::move(pending.done), pending.step});
-    send_to_all({counters_.operations, std::move(pending.body), {}}, {}, {});
+    send_to_all({counters_.operations, std::move(pending.body), std::move(pending.tensors.bytes)}, {}, {});
 }
 
 // The queued layer calls that can run together with `first`: same model, kind and layer, and nothing of their step waits before them.

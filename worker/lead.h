@@ -57,6 +57,9 @@ class Lead {
     // Everything but layers and steps; `done` is called once, from `completed` or `fail`, or at once with `busy`.
     void submit(OperationBody body, Done done);
 
+    // The same for an operation that has tensors, all of which every rank gets.
+    void submit(OperationBody body, comm::Payload tensors, Done done);
+
     // The lead chooses the step's id: in `begin.step` of what `done` is told.
     void begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done);
 

@@ -74,6 +74,13 @@ struct ReadKv {
     std::int64_t first_token = 0;
     std::int64_t token_count = 0;
 };
+// Operation::tensors: k, then v [token_count, KV heads, head_dim], for all ranks the same.
+struct RewriteKv {
+    SequenceId sequence;
+    int layer = 0;
+    std::int64_t first_token = 0;
+    std::int64_t token_count = 0;
+};
 struct InspectSequence {
     SequenceId sequence;
 };
@@ -86,9 +93,10 @@ struct StartTrace {  // on every rank, from here in the order of operations
 struct TakeTrace {};
 struct TakeInventory {};
 
-using OperationBody = std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow,
-                                   BeginStep, RunLayer, OpenClientMemory, CloseClientMemory, CommitStep, AbortStep,
-                                   ReadKv, InspectSequence, ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
+using OperationBody =
+    std::variant<AddModel, OpenSequence, ForkSequence, CloseSequence, TruncateSequence, SetWindow, BeginStep, RunLayer,
+                 OpenClientMemory, CloseClientMemory, CommitStep, AbortStep, ReadKv, RewriteKv, InspectSequence,
+                 ReportOccupancy, StartTrace, TakeTrace, TakeInventory>;
 
 struct Operation {
     std::uint64_t number = 0;  // consecutive within a generation, from 1

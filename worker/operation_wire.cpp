@@ -104,6 +104,14 @@ void put(const ReadKv& read, wire::OperationMessage& message) {
     body.set_token_count(read.token_count);
 }
 
+void put(const RewriteKv& rewrite, wire::OperationMessage& message) {
+    auto& body = *message.mutable_rewrite_kv();
+    body.set_sequence(rewrite.sequence.value);
+    body.set_layer(rewrite.layer);
+    body.set_first_token(rewrite.first_token);
+    body.set_token_count(rewrite.token_count);
+}
+
 void put(const InspectSequence& inspect, wire::OperationMessage& message) {
     message.mutable_inspect()->set_sequence(inspect.sequence.value);
 }
@@ -192,6 +200,9 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
         case Wire::kReadKv:
             return OperationBody{ReadKv{SequenceId{message.read_kv().sequence()}, message.read_kv().layer(),
                                         message.read_kv().first_token(), message.read_kv().token_count()}};
+        case Wire::kRewriteKv:
+            return OperationBody{RewriteKv{SequenceId{message.rewrite_kv().sequence()}, message.rewrite_kv().layer(),
+                                           message.rewrite_kv().first_token(), message.rewrite_kv().token_count()}};
         case Wire::kInspect:
             return OperationBody{InspectSequence{SequenceId{message.inspect().sequence()}}};
         case Wire::kOccupancy:

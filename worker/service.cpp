@@ -84,6 +84,8 @@ void Service::handle(Request request, Responder responder) {
             return abort_step(request, std::move(responder));
         case MessageType::read_kv:
             return read_kv(request, std::move(responder));
+        case MessageType::rewrite_kv:
+            return rewrite_kv(request, std::move(responder));
         case MessageType::truncate:
             return truncate(request, std::move(responder));
         case MessageType::set_window:
@@ -310,6 +312,14 @@ void Service::read_kv(const Request& request, Responder responder) {
         answer(std::move(responder), [](Responder& to, OperationResult result) {
             to.reply(MessageType::read_kv_reply, {}, std::move(result.tensors));
         }));
+}
+
+void Service::rewrite_kv(const Request& request, Responder responder) {
+    const auto message = parse<wire::RewriteKvRequest>(request, responder);
+    if (!message) return;
+    lead_.submit(
+        RewriteKv{SequenceId{message->sequence()}, message->layer(), message->first_token(), message->token_count()},
+        request.frame.payload, answer_empty(std::move(responder)));
 }
 
 void Service::truncate(const Request& request, Responder responder) {

@@ -50,6 +50,7 @@ class Service {
     void commit_step(const comm::Request& request, comm::Responder responder);
     void abort_step(const comm::Request& request, comm::Responder responder);
     void read_kv(const comm::Request& request, comm::Responder responder);
+    void rewrite_kv(const comm::Request& request, comm::Responder responder);
     void truncate(const comm::Request& request, comm::Responder responder);
     void set_window(const comm::Request& request, comm::Responder responder);
     void inspect_sequence(const comm::Request& request, comm::Responder responder);

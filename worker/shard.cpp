@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "worker/head_slices.h"
 #include "worker/token_runs.h"
 
 namespace kvgrid::worker {
@@ -163,8 +164,8 @@ Status Shard::check_readable(SequenceId id, int layer, std::int64_t first_token,
     return {};
 }
 
-void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
-                    std::span<std::byte> out) {
+// Rows count the tokens of the range that live here.
+int Shard::list_runs(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count) {
     ShardModel& model = models_.at(model_of(id));
     const SequenceState& sequence = *model.streams->find(id);
     const auto mine =
@@ -185,7 +186,51 @@ void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int
             rows += run.token_count;
         }
     }
+    return rows;
+}
+
+void Shard::read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
+                    std::span<std::byte> out) {
+    ShardModel& model = models_.at(model_of(id));
+    const int rows = list_runs(id, layer, first_token, token_count);
     model.device->read(runs_, rows, out.first(2 * rows * model.heads.kv_heads * model.spec.row_bytes()));
+}
+
+Status Shard::check_writable(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count) {
+    if (Status readable = check_readable(id, layer, first_token, token_count); !readable) return readable;
+    const ShardModel& model = models_.at(model_of(id));
+    if (model.spec.kv_dtype != KvDtype::as_model) {
+        return {Errc::unsupported, fmt::format("the model keeps its KV in {}: tokens of its pages share scales, and "
+                                               "cannot be rewritten; register it without kv_dtype",
+                                               name_of(model.spec.kv_dtype))};
+    }
+    return {};
+}
+
+Status Shard::unshare(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count) {
+    const ShardModel& model = models_.at(model_of(id));
+    return model.streams->unshare(id, kv_layer_index(model.spec, layer), first_token, token_count);
+}
+
+void Shard::rewrite_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
+                       std::span<const std::byte> rows) {
+    ShardModel& model = models_.at(model_of(id));
+    const ModelSpec& spec = model.spec;
+    const HeadRange heads = kv_heads_of_part(spec, model.grid, model.grid.head_part(rank_));
+    const int spread = model.streams->find(id)->spread;
+    const int mine = list_runs(id, layer, first_token, token_count);
+    if (mine == 0) return;
+    const std::size_t row = spec.row_bytes(), half = static_cast<std::size_t>(mine) * heads.count * row;
+    std::vector<std::byte> own(2 * half);
+    std::byte* to = own.data();
+    for (const auto part : {rows.first(rows.size() / 2), rows.last(rows.size() / 2)}) {  // k, then v
+        for (const TokenRun& run :
+             token_runs_of_part(first_token, token_count, spread, model.grid, model.grid.sequence_part(rank_))) {
+            const std::byte* from = part.data() + (run.first_token - first_token) * spec.kv_heads * row;
+            to = copy_heads(from, run.token_count, spec.kv_heads, heads, row, to);
+        }
+    }
+    model.device->write(runs_, mine, std::span(own).first(half), std::span(own).last(half));
 }
 
 Inventory Shard::inventory() const {

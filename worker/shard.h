@@ -137,6 +137,13 @@ class Shard {
     void read_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
                  std::span<std::byte> out);
 
+    // Puts other K and V in the place of committed tokens; `rows` has k, then v [token_count, KV heads of the model, head_dim]. First `unshare`, on which
+    // the ranks have to agree (no_room); what it has done may stay.
+    Status check_writable(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);
+    Status unshare(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);
+    void rewrite_kv(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count,
+                    std::span<const std::byte> rows);
+
     const ShardModel* find_model(ModelId id) const;
     const SequenceState* find_sequence(SequenceId id) const;
     ModelId model_of(SequenceId id) const;     // 0 if it is not open
@@ -159,6 +166,7 @@ class Shard {
     };
 
     Result<ShardModel*> model_of_open(SequenceId id);
+    int list_runs(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);  // in runs_; the rows
     Status check_begin(const BeginStep& request) const;
     Status check_batch(std::span<const StepId> steps) const;
     Status check_layer(const ShardLayer& call) const;

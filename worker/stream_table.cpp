@@ -157,6 +157,38 @@ Status StreamTable::check_nothing_needed_was_dropped(const SequenceState& sequen
     return {};
 }
 
+Status StreamTable::unshare(SequenceId id, std::size_t kv_layer, std::int64_t first_token, std::int64_t token_count) {
+    const auto found = find_idle(id);
+    if (!found) return found.error();
+    SequenceState& sequence = **found;
+    std::vector<PageEntry*> shared;
+    for (int head = 0; head < heads_.count; ++head) {
+        auto& stream = sequence.streams[kv_layer * heads_.count + head];
+        for (std::size_t i = 0; i < stream.size(); ++i) {
+            const PageEntry& entry = stream[i];
+            const bool is_meant =
+                entry.first_token < first_token + token_count && first_token < entry.first_token + entry.token_count;
+            if (!is_meant || !pool_.is_shared(entry.page)) continue;
+            shared.push_back(&stream[i]);
+            change_from(sequence, kv_layer, i);
+        }
+    }
+    auto pages = pool_.reserve(shared.size());
+    if (!pages) return pages.error();
+    for (std::size_t i = 0; i < shared.size(); ++i) {
+        const PageId copy = (*pages)[i];
+        copies_.push_back({shared[i]->page, copy});
+        pool_.commit(copy);
+    }
+    if (!copies_.empty()) copy_pages_(copies_);
+    for (std::size_t i = 0; i < shared.size(); ++i) {
+        pool_.give_back(shared[i]->page);
+        shared[i]->page = (*pages)[i];
+    }
+    copies_.clear();
+    return {};
+}
+
 // Whether the next token goes to a page that exists, on this part.
 bool StreamTable::holds_tail(const SequenceState& sequence) const {
     return sequence.length % kPageTokens != 0 &&

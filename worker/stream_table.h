@@ -71,6 +71,10 @@ class StreamTable {
     Status truncate(SequenceId id, std::int64_t length);
     Status set_window(SequenceId id, const Window& window);
 
+    // Gives the sequence pages of its own for committed tokens of a KV layer (by its place among those) that other sequences hold as well, with the same
+    // content. All or none: `not_found`, `busy`, `no_room`.
+    Status unshare(SequenceId id, std::size_t kv_layer, std::int64_t first_token, std::int64_t token_count);
+
     // Takes pages for the new tokens and puts them into the page lists, copying pages that other sequences hold as well. All parts or
     // none: `not_found`, `busy` (an open step holds the sequence), `no_room`.
     Status grow(StepId step, std::span<const Part> parts);

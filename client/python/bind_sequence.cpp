@@ -15,6 +15,14 @@ nb::tuple read_kv(const SequenceHandle& sequence, int layer, std::int64_t first,
                           owned_tensor(std::move(rows.v), shape, spec.dtype));
 }
 
+void rewrite_kv(const SequenceHandle& sequence, int layer, std::int64_t first, std::int64_t count, nb::handle k,
+                nb::handle v) {
+    const ModelSpec spec = sequence.use()->spec();
+    const Shape shape{count, spec.kv_heads, spec.head_dim};
+    InputTensor keys(k, {"k", shape, spec.dtype}), values(v, {"v", shape, spec.dtype});
+    sequence.call([&](Sequence& on) { return on.rewrite_kv(layer, first, count, keys.bytes(), values.bytes()); });
+}
+
 }  // namespace
 
 void bind_sequence(nb::module_& module) {
@@ -35,6 +43,7 @@ void bind_sequence(nb::module_& module) {
         .def("inspect",
              [](const SequenceHandle& sequence) { return sequence.call([](Sequence& on) { return on.inspect(); }); })
         .def("read_kv", &read_kv)
+        .def("rewrite_kv", &rewrite_kv)
         .def("close",
              [](SequenceHandle& sequence) {
                  sequence.call([](Sequence& on) { return on.close(); });

@@ -73,6 +73,7 @@ constexpr std::array kRows{
     Row{share_device_memory, "share_device_memory", request, kSmall},
     Row{share_ring, "share_ring", request, kSmall},
     Row{look, "look", request, kSmall},
+    Row{rewrite_kv, "rewrite_kv", request, kSmall, kTensors},
     Row{link_hello, "link_hello", request, kSmall},
     Row{operation, "operation", request, kList, kTensors},  // may hold a begin_step or a grid_add_model
 };

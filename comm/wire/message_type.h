@@ -65,6 +65,9 @@ enum class MessageType : std::uint16_t {
     share_ring = 83,  // ShareMemoryRequest -> empty
     look = 84,        // Empty, in either direction and without reply: a frame is in the ring
 
+    // client -> lead
+    rewrite_kv = 85,  // RewriteKvRequest + k, v -> empty
+
     // lead -> peers: numbered operations, in order, without reply
     link_hello = 96,  // LinkHello -> empty
     operation = 97,   // OperationMessage + tensors

@@ -26,7 +26,7 @@ constexpr std::array kTypes{MessageType::begin_step,     MessageType::layer,    
                             MessageType::abort_step,     MessageType::read_kv,   MessageType::truncate,
                             MessageType::set_window,     MessageType::occupancy, MessageType::inspect_sequence,
                             MessageType::grid_open,      MessageType::grid_fork, MessageType::grid_close,
-                            MessageType::grid_add_model, MessageType::heartbeat};
+                            MessageType::grid_add_model, MessageType::heartbeat, MessageType::rewrite_kv};
 
 comm::Frame frame_of(MessageType type, std::string message, comm::Payload payload = {}) {
     return {{.type = type, .generation = GridOfOne::kGeneration.value, .request = 1},

@@ -1,4 +1,4 @@
-// Random operations (open, step, abort, fork, truncate, window, close, read) on a grid and on a small in-memory model of it: every
+// Random operations (open, step, abort, fork, truncate, window, close, read, rewrite) on a grid and on a small in-memory model of it: every
 // output, length and refusal agrees, and after each operation the pages of every rank are conserved and are exactly those that the
 // model's sequences need. Seeds are printed; run one again with KVGRID_SEED=n.
 
@@ -63,7 +63,7 @@ class Walk {
 
     void one() {
         if (reference_.sequences().empty()) return open();
-        switch (up_to(9)) {
+        switch (up_to(10)) {
             case 0:
                 return open();
             case 1:
@@ -78,6 +78,8 @@ class Walk {
                 return read();
             case 6:
                 return step(/*commit=*/false);
+            case 7:
+                return rewrite();
             default:
                 return step(/*commit=*/true);
         }
@@ -142,6 +144,26 @@ class Walk {
         const auto got = to_floats(result.tensors.bytes(), scenario_.spec.dtype);
         EXPECT_TRUE(std::equal(got.begin(), got.begin() + count * row, sequence.k[0].begin() + first * row));
         EXPECT_TRUE(std::equal(got.begin() + count * row, got.end(), sequence.v[0].begin() + first * row));
+    }
+
+    void rewrite() {
+        const SequenceId id = some_sequence();
+        auto& sequence = reference_.at(id);
+        const std::int64_t first = up_to(static_cast<int>(sequence.length));
+        const std::int64_t count = up_to(static_cast<int>(sequence.length - first));
+        const auto layers = scenario_.spec.kv_layers();
+        const int layer = layers[up_to(static_cast<int>(layers.size()) - 1)];
+        const std::size_t row = scenario_.spec.kv_heads * scenario_.spec.head_dim;
+        const auto rows = random_rows(random_, 2 * count * row, scenario_.spec.dtype);
+        const auto result =
+            grid_.submit(worker::RewriteKv{id, layer, first, count}, to_bytes(rows, scenario_.spec.dtype));
+        if (!result.status) {
+            EXPECT_EQ(result.status.error(), Errc::wrong_state) << result.status.error().to_string();
+            EXPECT_TRUE(has_window(id));
+            return;
+        }
+        std::copy_n(rows.begin(), count * row, sequence.k[layer].begin() + first * row);
+        std::copy_n(rows.begin() + count * row, count * row, sequence.v[layer].begin() + first * row);
     }
 
     void step(bool commit) {

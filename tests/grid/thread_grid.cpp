@@ -87,9 +87,14 @@ void ThreadGrid::wait_for(const std::function<bool()>& condition) {
     }
 }
 
-OperationResult ThreadGrid::submit(worker::OperationBody body) {
+OperationResult ThreadGrid::submit(worker::OperationBody body, std::vector<std::byte> tensors) {
     std::optional<OperationResult> result;
-    lead_->submit(std::move(body), [&](OperationResult done) { result = std::move(done); });
+    const auto take = [&](OperationResult done) { result = std::move(done); };
+    if (tensors.empty()) {
+        lead_->submit(std::move(body), take);
+    } else {
+        lead_->submit(std::move(body), comm::Payload::own(std::move(tensors)), take);
+    }
     wait_for([&] { return result.has_value(); });
     return std::move(*result);
 }

@@ -25,7 +25,7 @@ class ThreadGrid {
     ThreadGrid(int ranks, std::uint64_t memory_bytes, int threads_per_rank = 1, const MakeDevice& make_device = {});
     ~ThreadGrid();
 
-    worker::OperationResult submit(worker::OperationBody body);
+    worker::OperationResult submit(worker::OperationBody body, std::vector<std::byte> tensors = {});
     std::pair<StepId, worker::OperationResult> begin(worker::BeginStep begin, worker::Lead::Owner owner = 1);
     worker::OperationResult layer(StepId step, int layer, std::vector<std::byte> tensors);
     worker::OperationResult commit(StepId step);

@@ -162,6 +162,28 @@ void GpuModel::read(std::span<const kernels::PageRun> runs, int row_count, std::
     stream_.wait(kGpuPatience);
 }
 
+void GpuModel::write(std::span<const kernels::PageRun> runs, int row_count, std::span<const std::byte> k,
+                     std::span<const std::byte> v) {
+    settle();
+    staging_moves_ += host_inputs_.grow(runs.size_bytes());
+    std::memcpy(host_inputs_.data(), runs.data(), runs.size_bytes());
+    const std::size_t v_at = aligned_for_gpu(k.size());
+    staging_moves_ += inputs_.grow(v_at + v.size());
+    check_cuda(cudaMemcpyAsync(inputs_.data(), k.data(), k.size(), cudaMemcpyHostToDevice, stream_.get()),
+               "cudaMemcpyAsync of k");
+    check_cuda(cudaMemcpyAsync(inputs_.data() + v_at, v.data(), v.size(), cudaMemcpyHostToDevice, stream_.get()),
+               "cudaMemcpyAsync of v");
+    kernels::append_on_device({.kv_heads = shape_.heads.kv_heads,
+                               .row_bytes = static_cast<int>(shape_.spec.row_bytes()),
+                               .row_count = row_count,
+                               .slab = {pages_.data(), shape_.spec.page_bytes()},
+                               .runs = {reinterpret_cast<const kernels::PageRun*>(host_inputs_.data()), runs.size()},
+                               .k = inputs_.span<const std::byte>(0, k.size()),
+                               .v = inputs_.span<const std::byte>(v_at, v.size())},
+                              stream_.get());
+    stream_.wait(kGpuPatience);
+}
+
 Status GpuModel::run(const DeviceLayer& layer) {
     const GpuStream::Capture capture = stream_.capture();
     if (Status valid = check(layer, capture); !valid) return valid;

@@ -39,6 +39,8 @@ class GpuModel final : public DeviceModel {
     Status check_not_captured() const override;
     void end(StepId step) override;
     void read(std::span<const kernels::PageRun> runs, int row_count, std::span<std::byte> out) override;
+    void write(std::span<const kernels::PageRun> runs, int row_count, std::span<const std::byte> k,
+               std::span<const std::byte> v) override;
     void forget(SequenceId sequence) override { lists_.forget(sequence); }
 
   private:

@@ -101,6 +101,9 @@ class AsyncSequence:
     async def set_window(self, window: int, sinks: int = 0) -> None:
         await self._calls(self._sequence.set_window, window, sinks)
 
+    async def rewrite_kv(self, layer: int, first: int, k: Any, v: Any) -> None:
+        await self._calls(self._sequence.rewrite_kv, layer, first, k, v)
+
     async def read_kv(self, layer: int, first: int, count: int) -> tuple[Any, Any]:
         return await self._calls(self._sequence.read_kv, layer, first, count)
 

@@ -60,6 +60,14 @@ class Sequence:
         k, v = self._native.read_kv(layer, first, count)
         return array_of(k, self._native.dtype), array_of(v, self._native.dtype)
 
+    def rewrite_kv(self, layer: int, first: int, k: Any, v: Any) -> None:
+        """Puts k and v [count, kv_heads, head_dim] in the place of committed tokens from `first` on, in this sequence alone.
+
+        `layer` owns its KV. Pages that forks share are copied first.
+        Raises Busy while a step is open, NoRoom for the copies, WrongState where tokens have left the window, Unsupported over fp8.
+        """
+        self._native.rewrite_kv(layer, first, len(k), k, v)
+
     def close(self) -> None:
         """Gives its pages back. Raises Busy while a step is open, and stays open then. Nothing, where it is closed or released already."""
         if not self._native.ended:

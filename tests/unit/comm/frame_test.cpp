@@ -93,7 +93,8 @@ TEST(Frame, OnlyTypesWithTensorsMayHaveAPayload) {
         if (!limits) continue;
         const auto named = MessageType{static_cast<std::uint16_t>(type)};
         const bool has_tensors = named == MessageType::layer || named == MessageType::layer_reply ||
-                                 named == MessageType::read_kv_reply || named == MessageType::operation;
+                                 named == MessageType::read_kv_reply || named == MessageType::rewrite_kv ||
+                                 named == MessageType::operation;
         EXPECT_EQ(limits->payload_bytes_max, has_tensors ? std::uint64_t{4} << 30 : 0) << limits->name;
     }
 }

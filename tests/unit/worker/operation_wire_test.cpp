@@ -42,6 +42,7 @@ TEST(OperationWire, EveryKindComesBack) {
         AbortStep{StepId{9}},
         ReadKv{SequenceId{4}, 1, 100, 20},
         InspectSequence{SequenceId{4}},
+        RewriteKv{SequenceId{4}, 1, 100, 20},
         ReportOccupancy{},
         StartTrace{3, std::chrono::milliseconds(500), 100},
         TakeTrace{},
