@@ -41,7 +41,7 @@ class Attachment:
         self._implementation_before = self._config._attn_implementation
         attention.register()
         model.set_attn_implementation(attention.NAME)
-        module = model.base_model
+        self._decoder = module = _decoder_of(model)
         self._hooks = [
             module.register_forward_pre_hook(self._before, with_kwargs=True),
             module.register_forward_hook(self._after, always_call=True),
@@ -94,7 +94,7 @@ class Attachment:
             named: dict[str, Any] = {CACHE_ARGUMENT: cache, "use_cache": True}
             if positions is not None and attention_mask is not None:
                 named |= {"attention_mask": attention_mask[:, :end], "position_ids": positions[:, begin:end]}
-            self.model.base_model(token_ids[:, begin:end], **named)
+            self._decoder(token_ids[:, begin:end], **named)
             begin = end
 
     def detach(self) -> None:
@@ -150,6 +150,14 @@ def attach(
     client = grid.connect() if isinstance(grid, LocalCluster) else grid
     registered = client.register(spec, pool_bytes_per_worker=pool_bytes_per_worker)
     return Attachment(model, client, registered, tenant, prefixes_max)
+
+
+def _decoder_of(model: PreTrainedModel) -> torch.nn.Module:
+    """The module that runs all layers, which every way of calling the model goes through."""
+    for module in model.modules():
+        if hasattr(module, "embed_tokens") and isinstance(getattr(module, "layers", None), torch.nn.ModuleList):
+            return module
+    raise Unsupported(f"{type(model).__name__} has no decoder that is known: a module with embed_tokens and layers")
 
 
 def one_row_of(token_ids: Any) -> list[int]:

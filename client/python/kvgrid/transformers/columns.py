@@ -56,11 +56,14 @@ class Columns:
     def cut(self, count: int) -> None:
         self.count = count
         if self._mask is not None:
-            self._mask = self._mask[:, :count]
+            self._set(self._mask[:, :count])
 
     def select(self, rows: list[int]) -> None:
         if self._mask is not None:
-            self._mask = self._mask[rows]
+            self._set(self._mask[rows])
+
+    def _set(self, mask: torch.Tensor) -> None:
+        self._mask = None if bool(mask.all()) else mask
 
     def copy(self) -> Columns:
         other = Columns()
