@@ -25,6 +25,16 @@ def test_a_long_document_is_computed_once(smollm2):
     assert there[0] == 0 and there[1] > 300
 
 
+def test_surprisal_is_the_models_own_within_the_window_and_known_beyond(smollm2, tmp_path):
+    text, rows, plot = tmp_path / "text", tmp_path / "rows.csv", tmp_path / "plot.svg"
+    text.write_text("It was the best of times, it was the worst of times,\n  it was the age of wisdom, it was the age of foolishness.")
+    said = run("surprisal.py", str(text), "--window", "12", "--sinks", "2", "--csv", str(rows), "--plot", str(plot))
+    assert float(said.split("at most ")[1].split()[0]) < 1e-3
+    words = [line.rsplit(",", 2) for line in rows.read_text().splitlines()[1:] if "," in line]
+    assert len([bits for _, bits, _ in words if bits == "nan"]) == 1 and plot.read_text().startswith("<svg")
+    assert f"{24} words of" in said
+
+
 def test_a_model_that_is_missing_is_named_with_what_to_install():
     program = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import smollm2; smollm2.folder()"
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)  # -S: without installed packages

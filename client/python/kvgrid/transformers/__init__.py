@@ -13,5 +13,6 @@ transformers 4.56 to 5.24. From 5.24 on it calls the argument `cache=`; the name
 
 from kvgrid.transformers.attachment import Attachment, attach
 from kvgrid.transformers.cache import GridCache
+from kvgrid.transformers.text_stream import TextStream
 
-__all__ = ["Attachment", "GridCache", "attach"]
+__all__ = ["Attachment", "GridCache", "TextStream", "attach"]
