@@ -35,7 +35,6 @@ def load():
     import torch
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # its new name is not known to older versions
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(place), gguf_file=_FILE)
     model = transformers.AutoModelForCausalLM.from_pretrained(str(place), gguf_file=_FILE, dtype=torch.float32)
