@@ -26,6 +26,22 @@ void LayerTensors::pack(Dtype dtype) {
     }
 }
 
+std::vector<int> layer_calls(const ModelSpec& spec, worker::StepKind kind, int end) {
+    const bool iterates = kind == worker::StepKind::iterate;
+    std::vector<int> calls, others;
+    for (int layer = 0; layer < end; ++layer) {
+        if (spec.owns_kv(layer) || kind == worker::StepKind::attend) {
+            calls.push_back(layer);
+        } else if (iterates && spec.layers[layer].kv_layer < end) {
+            others.push_back(layer);
+        }
+    }
+    calls.insert(calls.end(), others.begin(), others.end());
+    const std::vector<int> again(calls.rbegin(), calls.rend());
+    if (iterates) calls.insert(calls.end(), again.begin(), again.end());
+    return calls;
+}
+
 std::string check_layer(ReferenceCache& reference, const ModelSpec& spec, int layer, const LayerTensors& tensors,
                         const std::vector<worker::StreamTable::Part>& parts, std::span<const std::byte> output) {
     const std::vector<float> got = to_floats(output, spec.dtype);

@@ -24,6 +24,9 @@ LayerTensors random_layer(std::mt19937& random, const ModelSpec& spec, int layer
 std::string check_layer(ReferenceCache& reference, const ModelSpec& spec, int layer, const LayerTensors& tensors,
                         const std::vector<worker::StreamTable::Part>& parts, std::span<const std::byte> output);
 
+// The layers that a step calls, up to the first `end` ones. Of kind iterate: those that own KV, then the others, all of them again from behind.
+std::vector<int> layer_calls(const ModelSpec& spec, worker::StepKind kind, int end);
+
 // Runs whole steps on something that has ThreadGrid's begin / layer / commit / abort, checking every layer's output.
 template <class Grid>
 std::string run_step(Grid& grid, ReferenceCache& reference, ModelId model, const ModelSpec& spec,
@@ -36,9 +39,7 @@ std::string run_step(Grid& grid, ReferenceCache& reference, ModelId model, const
         tokens += parts[i].tokens;
         if (begun.lengths[i] != reference.at(parts[i].sequence).length) return "begin told another length";
     }
-    const int end = layers < 0 ? spec.layer_count() : layers;
-    for (int layer = 0; layer < end; ++layer) {
-        if (kind == worker::StepKind::write && !spec.owns_kv(layer)) continue;
+    for (int layer : layer_calls(spec, kind, layers < 0 ? spec.layer_count() : layers)) {
         const LayerTensors tensors = random_layer(random, spec, layer, tokens, kind);
         const auto result = grid.layer(step, layer, tensors.bytes);
         if (!result.status) return result.status.error().to_string();
