@@ -44,6 +44,18 @@ def test_passes_agree_with_token_by_token_once_they_are_as_many(decoder, notatio
     assert lckv.agreement(model, TOKENS, 2) > 1e-3
 
 
+def test_more_passes_than_tokens_change_no_bit(decoder):
+    model = decoder(layer_types.lckv(6))
+
+    def prompt(passes):
+        with model.grid.open() as sequence:
+            return model.prompt([(sequence, len(TOKENS))], TOKENS, passes)
+
+    enough = prompt(len(TOKENS))
+    assert torch.equal(enough, prompt(len(TOKENS) + 1)) and torch.equal(enough, prompt(len(TOKENS) + 5))
+    assert not torch.equal(enough, prompt(len(TOKENS) - 1))
+
+
 def test_a_prompt_of_several_sequences_goes_on_behind_what_is_committed(decoder):
     model = decoder(layer_types.lckv(6))
     pairs = [(model.grid.open(), model.grid.open()) for _ in range(2)]
