@@ -37,10 +37,22 @@ Result<int> count_tokens(const Client::Impl* client, const std::vector<std::pair
     return total;
 }
 
+wire::StepKind wire_kind(StepKind kind) {
+    switch (kind) {
+        case StepKind::attend:
+            return wire::ATTEND;
+        case StepKind::write:
+            return wire::WRITE;
+        case StepKind::iterate:
+            break;
+    }
+    return wire::ITERATE;
+}
+
 wire::BeginStepRequest begin_request(const std::vector<std::pair<const Sequence::Impl*, int>>& parts, StepKind kind) {
     wire::BeginStepRequest request;
     request.set_model(parts.front().first->model.value);
-    request.set_kind(kind == StepKind::write ? wire::WRITE : wire::ATTEND);
+    request.set_kind(wire_kind(kind));
     for (const auto& [sequence, tokens] : parts) {
         auto* part = request.add_parts();
         part->set_sequence(sequence->id.value);

@@ -176,8 +176,10 @@ struct KvRows {
 
 // The tensors of one layer call, in the model's dtype; rows are the step's new tokens in the order of its parts.
 struct LayerInput {
-    std::span<const std::byte> q;  // [tokens, query_heads, head_dim]; empty in a write step
-    std::span<const std::byte> k;  // [tokens, kv_heads, head_dim]; empty where the layer owns no KV
+    std::span<const std::byte>
+        q;  // [tokens, query_heads, head_dim]; empty in a write step, and may be in an iterate step
+    std::span<const std::byte>
+        k;  // [tokens, kv_heads, head_dim]; empty where the layer owns no KV; k and v may both be in an iterate step
     std::span<const std::byte> v;
 };
 
@@ -186,6 +188,8 @@ struct LayerInput {
 struct DeviceTensors {
     std::uint64_t q = 0, k = 0, v = 0;
     std::uint64_t o = 0;  // out, [tokens, query_heads, head_dim]; overlaps none of the others
+    // In an iterate step: the call has no q (and no o), or no k and v.
+    bool without_q = false, without_kv = false;
 };
 
 class Sequence;
@@ -200,6 +204,11 @@ struct StepPart {
 enum class StepKind {
     attend,  // every layer is called, in order, with q (and k, v where it owns KV)
     write,   // only the layers that own KV are called, in order, with k and v; nothing is attended: bulk import
+    // Layers are called in any order, and again, with q, with k and v where they own KV, or with all: k and v replace what the step wrote for its
+    // new tokens, and q sees what stands there. For models with layers that read a later layer's KV, whose prompts are computed in passes. A
+    // layer is attended once the KV that it reads was written, and the step committed once all KV layers were (wrong_state).
+    // `unsupported` for a kv_dtype of fp8, whose scales cannot be taken back.
+    iterate,
 };
 
 class Client {
@@ -302,8 +311,8 @@ class Step {
     int token_count() const;                        // of all parts
     std::span<const std::int64_t> lengths() const;  // committed length of each part's sequence before this step
 
-    // Appends k and v, attends, joins. Returns o [tokens, query_heads, head_dim] in the model's dtype (empty in a write
-    // step). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
+    // Appends k and v, attends, joins. Returns o [tokens, query_heads, head_dim] in the model's dtype (empty without
+    // q). `invalid_argument`, before anything is sent, names a tensor whose size is not the model's or a layer that
     // may not be called; from the lead, a NaN or infinity in k or v (unless ModelSpec::allows_non_finite), after which
     // the same layer can be called again. A NaN in q spoils its own rows of o. The input is copied before the call
     // returns, also by layer_async, whose requests go out in the order of the calls. On the lead's host tensors pass through
@@ -311,7 +320,7 @@ class Step {
     Result<std::vector<std::byte>> layer(int layer, const LayerInput& input);
     std::future<Result<std::vector<std::byte>>> layer_async(int layer, const LayerInput& input);
     // The same with o where the caller wants it, one copy from where the lead wrote it; after an error `o` is as it was. `invalid_argument`
-    // also where its size is not that of o (nothing in a write step).
+    // also where its size is not that of o (nothing without q).
     Status layer_into(int layer, const LayerInput& input, std::span<std::byte> o);
 
     // The same with the tensors in GPU memory that the Client has shared, where they are read and o is written; nothing is copied. The program's

@@ -8,12 +8,12 @@ namespace kvgrid {
 namespace {
 
 std::size_t query_bytes(const LayerCall& call) {
-    if (call.kind == StepKind::write) return 0;
+    if (call.kind == StepKind::write || !call.has_q) return 0;
     return static_cast<std::size_t>(call.tokens) * call.spec.query_heads * call.spec.row_bytes();
 }
 
 std::size_t kv_bytes(const LayerCall& call) {
-    if (!call.spec.owns_kv(call.layer)) return 0;
+    if (!call.spec.owns_kv(call.layer) || !call.has_kv) return 0;
     return static_cast<std::size_t>(call.tokens) * call.spec.kv_heads * call.spec.row_bytes();
 }
 
@@ -24,6 +24,10 @@ Status check_layer(const LayerCall& call) {
     if (call.kind == StepKind::write && !call.spec.owns_kv(call.layer))
         return {Errc::invalid_argument, fmt::format("layer {} reads the KV of layer {}: a write step leaves it out",
                                                     call.layer, call.spec.layers[call.layer].kv_layer)};
+    if (!call.has_q && !(call.has_kv && call.spec.owns_kv(call.layer)))
+        return {Errc::invalid_argument,
+                fmt::format("layer {} is called with nothing to do: give it q{}", call.layer,
+                            call.spec.owns_kv(call.layer) ? ", or k and v, or all" : "; it owns no KV")};
     return {};
 }
 
@@ -35,6 +39,14 @@ Status check_tensor(const LayerCall& call, const char* name, std::size_t got, st
 }
 
 }  // namespace
+
+LayerCall layer_call(const ModelSpec& spec, StepKind kind, int tokens, int layer, const LayerInput& input) {
+    LayerCall call{spec, kind, tokens, layer};
+    if (kind != StepKind::iterate) return call;
+    call.has_q = !input.q.empty();
+    call.has_kv = !input.k.empty() || !input.v.empty();
+    return call;
+}
 
 Status check_layer_input(const LayerCall& call, const LayerInput& input) {
     if (Status status = check_layer(call); !status) return status;

@@ -13,7 +13,11 @@ struct LayerCall {
     StepKind kind;
     int tokens;
     int layer;
+    bool has_q = true, has_kv = true;  // false: left out, in an iterate step
 };
+
+// `layer` of such a step, called with these tensors.
+LayerCall layer_call(const ModelSpec& spec, StepKind kind, int tokens, int layer, const LayerInput& input);
 
 // invalid_argument names the layer that may not be called or the tensor, with the bytes that came and those that belong.
 Status check_layer_input(const LayerCall& call, const LayerInput& input);

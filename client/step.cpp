@@ -28,6 +28,8 @@ LayerRequest make_request(const Lead& lead, StepId step, const LayerCall& call, 
     wire::LayerRequest message;
     message.set_step(step.value);
     message.set_layer(call.layer);
+    message.set_without_q(!call.has_q);
+    message.set_without_kv(!call.has_kv);
     auto block = lead.tensors->take(*lead.channel, lead.generation.value,
                                     comm::SharedRegion::aligned(input_bytes) + output_bytes, deadline);
     comm::Payload payload;
@@ -146,7 +148,7 @@ std::span<const std::int64_t> Step::lengths() const {
 
 Status Step::layer_into(int layer, const LayerInput& input, std::span<std::byte> o) {
     if (auto error = impl_->refusal()) return *error;
-    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    const LayerCall call = layer_call(*impl_->spec, impl_->kind, impl_->tokens, layer, input);
     if (Status status = check_layer_input(call, input); !status) return status;
     if (o.size() != layer_output_bytes(call))
         return {Errc::invalid_argument,
@@ -162,7 +164,7 @@ Status Step::layer_into(int layer, const LayerInput& input, std::span<std::byte>
 
 Output Step::layer(int layer, const LayerInput& input) {
     if (auto error = impl_->refusal()) return *error;
-    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    const LayerCall call = layer_call(*impl_->spec, impl_->kind, impl_->tokens, layer, input);
     if (Status status = check_layer_input(call, input); !status) return status.error();
     const Deadline deadline = impl_->client->deadline();
     const LayerRequest sent = make_request(impl_->lead, impl_->id, call, input, deadline);
@@ -171,7 +173,7 @@ Output Step::layer(int layer, const LayerInput& input) {
 
 std::future<Output> Step::layer_async(int layer, const LayerInput& input) {
     if (auto error = impl_->refusal()) return ready(*error);
-    const LayerCall call{*impl_->spec, impl_->kind, impl_->tokens, layer};
+    const LayerCall call = layer_call(*impl_->spec, impl_->kind, impl_->tokens, layer, input);
     if (Status status = check_layer_input(call, input); !status) return ready(status.error());
     const Deadline deadline = impl_->client->deadline();
     auto sent = std::make_shared<const LayerRequest>(make_request(impl_->lead, impl_->id, call, input, deadline));
@@ -181,10 +183,8 @@ std::future<Output> Step::layer_async(int layer, const LayerInput& input) {
     auto output = promise->get_future();
     impl_->lead.channel->call(
         MessageType::layer, impl_->lead.generation.value, sent->request.message, sent->request.payload, deadline,
-        [promise, sent, spec = impl_->spec, kind = impl_->kind, tokens = impl_->tokens,
-         layer](Result<comm::Frame> reply) {
-            promise->set_value(output_of({*spec, kind, tokens, layer}, *sent,
-                                         checked_type(std::move(reply), MessageType::layer_reply)));
+        [promise, sent, spec = impl_->spec, call](Result<comm::Frame> reply) {
+            promise->set_value(output_of(call, *sent, checked_type(std::move(reply), MessageType::layer_reply)));
         });
     return output;
 }
@@ -194,6 +194,8 @@ Status Step::layer_on_device(int layer, const DeviceTensors& tensors) {
     wire::LayerRequest request;
     request.set_step(impl_->id.value);
     request.set_layer(layer);
+    request.set_without_q(tensors.without_q);
+    request.set_without_kv(tensors.without_kv);
     wire::DeviceOffsets& at = *request.mutable_on_device();
     at.set_q(tensors.q);
     at.set_k(tensors.k);

@@ -48,8 +48,8 @@ class Executor {
     OperationResult run(const OpenClientMemory& open);
     OperationResult run(const CloseClientMemory& close);
     Result<ClientTensors> tensors_in_memory(const RunLayer& layer, const ShardModel& model, int tokens,
-                                            bool attends) const;
-    Status place_tensors(const RunLayer& layer, const ShardModel& model, int tokens, bool attends,
+                                            Brings brings) const;
+    Status place_tensors(const RunLayer& layer, const ShardModel& model, int tokens, Brings brings,
                          ShardLayer& call) const;
     OperationResult run(const CommitStep& commit);
     OperationResult run(const AbortStep& abort);

@@ -46,33 +46,33 @@ OperationResult Executor::run(const CloseClientMemory& close) {
 
 // Of all heads: the lead's, or a peer's, where the lead has checked all of it already.
 Result<ClientTensors> Executor::tensors_in_memory(const RunLayer& layer, const ShardModel& model, int tokens,
-                                                  bool attends) const {
+                                                  Brings brings) const {
     if (layer.in_place.memory) return layer.in_place;
     const auto memory = client_memories_.find(layer.peers_place.memory);
     if (memory == client_memories_.end()) return {Errc::internal, "the memory of a layer call is not open here"};
     const ModelSpec& spec = model.spec;
     return client_tensors(memory->second, layer.peers_place.at,
-                          {.q = call_tensor_bytes(spec, attends, false, tokens),
-                           .k = call_tensor_bytes(spec, false, spec.owns_kv(layer.layer), tokens) / 2});
+                          {.q = call_tensor_bytes(spec, brings.q, false, tokens),
+                           .k = call_tensor_bytes(spec, false, brings.kv, tokens) / 2});
 }
 
-Status Executor::place_tensors(const RunLayer& layer, const ShardModel& model, int tokens, bool attends,
+Status Executor::place_tensors(const RunLayer& layer, const ShardModel& model, int tokens, Brings brings,
                                ShardLayer& call) const {
     if (layer.peers_place.memory != 0 || layer.in_place.memory) {
-        const auto tensors = tensors_in_memory(layer, model, tokens, attends);
+        const auto tensors = tensors_in_memory(layer, model, tokens, brings);
         if (!tensors) return tensors.error();
         call.q = tensors->q;
         call.k = tensors->k;
         call.v = tensors->v;
         call.has_all_heads = true;
         call.inputs_in = TensorMemory::device;
-        call.waits = !attends;  // where there is a join, that waits
+        call.waits = !brings.q;  // where there is a join, that waits
         return {};
     }
     const std::span<const std::byte> tensors = current_->tensors.bytes();
     const std::size_t row = model.spec.row_bytes() * tokens;
-    const std::size_t q_bytes = attends ? row * model.heads.query_heads : 0;
-    const std::size_t kv_bytes = model.spec.owns_kv(layer.layer) ? row * model.heads.kv_heads : 0;
+    const std::size_t q_bytes = brings.q ? row * model.heads.query_heads : 0;
+    const std::size_t kv_bytes = brings.kv ? row * model.heads.kv_heads : 0;
     if (tensors.size() != q_bytes + 2 * kv_bytes) {
         return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}",
                                                     layer.layer, tokens, tensors.size(), q_bytes + 2 * kv_bytes)};
@@ -115,7 +115,7 @@ OperationResult Executor::run(const RunLayer& layer) {
     if (layer.in_place.memory && collective_.size() == 1) return run_in_place(layer);
     const StepId first = layer.steps.empty() ? StepId{} : layer.steps[0];
     const ShardModel* model = shard_.find_model(shard_.model_of_step(first));
-    const bool attends = shard_.attends(first);
+    const bool attends = shard_.attends(first) && !layer.left_out.q;
     ShardLayer call{.steps = layer.steps,
                     .layer = layer.layer,
                     .q = {},
@@ -131,7 +131,8 @@ OperationResult Executor::run(const RunLayer& layer) {
     const int tokens = size.tokens;
     std::span<std::byte> output = layer.in_place.o;  // to which the join's outcome is copied in the end
     if (model && layer.layer >= 0 && layer.layer < model->spec.layer_count()) {
-        if (Status placed = place_tensors(layer, *model, tokens, attends, call); !placed) {
+        const Brings brings{.q = attends, .kv = model->spec.owns_kv(layer.layer) && !layer.left_out.kv};
+        if (Status placed = place_tensors(layer, *model, tokens, brings, call); !placed) {
             return placed.error() == Errc::internal ? broken(placed.error()) : only(placed);
         }
         if (attends) {

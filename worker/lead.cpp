@@ -56,7 +56,7 @@ void Lead::begin(BeginStep begin, Owner owner, std::function<void(StepId, Operat
     OpenStep step{.model = begin.model,
                   .kind = begin.kind,
                   .tokens = 0,
-                  .next_layer = layer_after(model->second.spec, begin.kind, -1),
+                  .progress = StepProgress(model->second.spec, begin.kind),
                   .owner = owner,
                   .begun = now()};
     std::int64_t tokens = 0;  // a stranger's numbers: the shards have not looked at them yet
@@ -84,16 +84,17 @@ Result<Lead::OpenStep*> Lead::find_step(StepId id) {
     return &found->second;
 }
 
-Status Lead::check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const {
+Result<Brings> Lead::check_layer(const OpenStep& step, StepId id, const LayerOfStep& layer,
+                                 std::size_t tensor_bytes) const {
     const ModelSpec& spec = models_.at(step.model).spec;
-    if (Status next = check_layer_order(spec, id, layer, step.next_layer); !next) return next;
-    const std::size_t expected =
-        call_tensor_bytes(spec, step.kind == StepKind::attend, spec.owns_kv(layer), step.tokens);
+    const auto brings = step.progress.check(spec, id, layer.layer, layer.left_out);
+    if (!brings) return brings.error();
+    const std::size_t expected = call_tensor_bytes(spec, brings->q, brings->kv, step.tokens);
     if (tensor_bytes != expected) {
-        return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}", layer,
-                                                    step.tokens, tensor_bytes, expected)};
+        return {Errc::invalid_argument, fmt::format("layer {} of {} tokens: got {} bytes of tensors, must be {}",
+                                                    layer.layer, step.tokens, tensor_bytes, expected)};
     }
-    return {};
+    return brings;
 }
 
 Status Lead::check_values(const OpenStep& step, int layer, const comm::Payload& tensors) {
@@ -104,39 +105,41 @@ Status Lead::check_values(const OpenStep& step, int layer, const comm::Payload& 
     return finite;
 }
 
-void Lead::layer(StepId id, int layer, comm::Payload tensors, Done done) {
+void Lead::layer(StepId id, LayerOfStep layer, comm::Payload tensors, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
     (*step)->called = true;
-    if (Status valid = check_layer(**step, id, layer, tensors.size()); !valid) return done(refused(valid.error()));
-    if (Status finite = check_values(**step, layer, tensors); !finite) return done(refused(finite.error()));
-    enqueue_layer(**step, RunLayer{{id}, layer}, std::move(tensors), std::move(done));
-}
-
-Result<ClientTensors> Lead::check_in_place(const OpenStep& step, StepId id, int layer,
-                                           std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const {
-    const ModelSpec& spec = models_.at(step.model).spec;
-    if (Status next = check_layer_order(spec, id, layer, step.next_layer); !next) return next.error();
-    const bool attends = step.kind == StepKind::attend;
-    return client_tensors(std::move(memory), at,
-                          {.q = call_tensor_bytes(spec, attends, false, step.tokens),
-                           .k = call_tensor_bytes(spec, false, spec.owns_kv(layer), step.tokens) / 2});
-}
-
-void Lead::layer_in_place(StepId id, int layer, const DeviceRegion& region, const DeviceOffsets& at, Done done) {
-    const auto step = find_step(id);
-    if (!step) return done(refused(step.error()));
-    (*step)->called = true;
-    auto tensors = check_in_place(**step, id, layer, region.memory, at);
-    if (!tensors) return done(refused(tensors.error()));
-    if (links_.rank_count() > 1 && !region.is_open_everywhere) {
-        return layer_through_host(**step, id, layer, *std::move(tensors), std::move(done));
+    const auto brings = check_layer(**step, id, layer, tensors.size());
+    if (!brings) return done(refused(brings.error()));
+    if (brings->kv) {
+        if (Status finite = check_values(**step, layer.layer, tensors); !finite) return done(refused(finite.error()));
     }
-    enqueue_layer(**step, RunLayer{{id}, layer, *std::move(tensors), {region.number, at}}, {}, std::move(done));
+    enqueue_layer(**step, RunLayer{{id}, layer.layer, layer.left_out}, *brings, std::move(tensors), std::move(done));
+}
+
+void Lead::layer_in_place(StepId id, LayerOfStep layer, const DeviceRegion& region, const DeviceOffsets& at,
+                          Done done) {
+    const auto step = find_step(id);
+    if (!step) return done(refused(step.error()));
+    (*step)->called = true;
+    const ModelSpec& spec = models_.at((*step)->model).spec;
+    const auto brings = (*step)->progress.check(spec, id, layer.layer, layer.left_out);
+    if (!brings) return done(refused(brings.error()));
+    auto tensors = client_tensors(region.memory, at,
+                                  {.q = call_tensor_bytes(spec, brings->q, false, (*step)->tokens),
+                                   .k = call_tensor_bytes(spec, false, brings->kv, (*step)->tokens) / 2});
+    if (!tensors) return done(refused(tensors.error()));
+    RunLayer run{{id}, layer.layer, layer.left_out};
+    if (links_.rank_count() > 1 && !region.is_open_everywhere) {
+        return layer_through_host(**step, std::move(run), *brings, *std::move(tensors), std::move(done));
+    }
+    run.in_place = *std::move(tensors);
+    run.peers_place = {region.number, at};
+    enqueue_layer(**step, std::move(run), *brings, {}, std::move(done));
 }
 
 // As other calls: the tensors are cut, and sent on.
-void Lead::layer_through_host(OpenStep& step, StepId id, int layer, ClientTensors tensors, Done done) {
+void Lead::layer_through_host(OpenStep& step, RunLayer layer, Brings brings, ClientTensors tensors, Done done) {
     std::vector<std::byte> host(tensors.q.size() + tensors.k.size() + tensors.v.size());
     std::span<std::byte> left = host;
     for (const auto part : {tensors.q, tensors.k, tensors.v}) {
@@ -152,17 +155,18 @@ void Lead::layer_through_host(OpenStep& step, StepId id, int layer, ClientTensor
         }
         done(std::move(result));
     };
-    enqueue_layer(step, RunLayer{{id}, layer}, comm::Payload::own(std::move(host)), bring_back);
+    enqueue_layer(step, std::move(layer), brings, comm::Payload::own(std::move(host)), bring_back);
 }
 
-void Lead::enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done) {
-    step.next_layer = layer_after(models_.at(step.model).spec, step.kind, layer.layer);
+void Lead::enqueue_layer(OpenStep& step, RunLayer layer, Brings brings, comm::Payload tensors, Done done) {
+    step.progress.pass(models_.at(step.model).spec, layer.layer, brings);
     const StepId id = layer.steps[0];
     enqueue({.body = std::move(layer),
              .done = std::move(done),
              .step = id,
              .model = step.model,
              .kind = step.kind,
+             .brings = brings,
              .tensors = {std::move(tensors), step.tokens}});
 }
 
@@ -176,7 +180,7 @@ Status Lead::check_owner(StepId id, Owner owner) const {
 void Lead::commit(StepId id, Done done) {
     const auto step = find_step(id);
     if (!step) return done(refused(step.error()));
-    const Status complete = check_all_layers_done(models_.at((*step)->model).spec, id, (*step)->next_layer);
+    const Status complete = (*step)->progress.check_complete(models_.at((*step)->model).spec, id);
     if (!complete) return done(refused(complete.error()));
     done = ending(**step, true, std::move(done));
     steps_.erase(id);
@@ -250,7 +254,7 @@ void Lead::dispatch(Pending pending) {
     send_to_all({counters_.operations, std::move(pending.body), std::move(pending.tensors.bytes)}, {}, {});
 }
 
-// The queued layer calls that can run together with `first`: same model, kind and layer, and nothing of their step waits before them.
+// The queued layer calls that can run together with `first`: same model, kind, layer and tensors, and nothing of their step waits before them.
 std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
     std::vector<Pending> taken;
     if (std::get<RunLayer>(first.body).in_place.memory) return taken;
@@ -259,7 +263,7 @@ std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
     for (auto at = queue_.begin(); at != queue_.end() && tokens < kMergedTokensMax;) {
         const auto* layer = std::get_if<RunLayer>(&at->body);
         const bool mergeable = layer && !layer->in_place.memory && !passed.contains(at->step) &&
-                               at->model == first.model && at->kind == first.kind &&
+                               at->model == first.model && at->kind == first.kind && at->brings == first.brings &&
                                layer->layer == std::get<RunLayer>(first.body).layer &&
                                tokens + at->tensors.tokens <= kMergedTokensMax;
         if (!mergeable) {
@@ -276,7 +280,7 @@ std::vector<Lead::Pending> Lead::take_mergeable(const Pending& first) {
 
 void Lead::dispatch_layers(Pending first) {
     const Model& model = models_.at(first.model);
-    const bool has_q = first.kind == StepKind::attend;
+    const auto [has_q, has_kv] = first.brings;
     const std::size_t output_row = has_q ? model.spec.query_heads * model.spec.row_bytes() : 0;
     std::vector<Pending> merged = take_mergeable(first);
     merged.insert(merged.begin(), std::move(first));
@@ -284,8 +288,7 @@ void Lead::dispatch_layers(Pending first) {
     ++counters_.layer_calls;
 
     RunLayer& leading = std::get<RunLayer>(merged[0].body);
-    RunLayer together{{}, leading.layer, std::move(leading.in_place), leading.peers_place};
-    const bool has_kv = model.spec.owns_kv(together.layer);
+    RunLayer together{{}, leading.layer, leading.left_out, std::move(leading.in_place), leading.peers_place};
     std::vector<CallTensors> calls;
     std::vector<Share>& shares = under_way_[++counters_.operations];
     for (Pending& call : merged) {

@@ -63,12 +63,18 @@ class Lead {
     // The lead chooses the step's id: in `begin.step` of what `done` is told.
     void begin(BeginStep begin, Owner owner, std::function<void(StepId, OperationResult)> done);
 
+    // One of a step's layers, as a client calls it.
+    struct LayerOfStep {
+        LayerOfStep(int number, LeftOut left = {}) : layer(number), left_out(left) {}
+        int layer;
+        LeftOut left_out;
+    };
     // `tensors`: q, k, v of all heads, as in wire.LayerRequest. Wrong sizes, a wrong layer, a step that is not open, and a NaN or
     // infinity in k or v (where the model does not allow them) are refused at once, and the same layer can be called again.
-    void layer(StepId step, int layer, comm::Payload tensors, Done done);
+    void layer(StepId step, LayerOfStep layer, comm::Payload tensors, Done done);
     // The same with the tensors in GPU memory of the client's, where only sizes and places can be checked; alone, never merged with others. Through
     // the host's memory where several ranks have not all opened it.
-    void layer_in_place(StepId step, int layer, const DeviceRegion& region, const DeviceOffsets& at, Done done);
+    void layer_in_place(StepId step, LayerOfStep layer, const DeviceRegion& region, const DeviceOffsets& at, Done done);
     void commit(StepId step, Done done);
     void abort(StepId step, Done done);
 
@@ -105,7 +111,7 @@ class Lead {
         ModelId model;
         StepKind kind;
         int tokens;
-        int next_layer;
+        StepProgress progress;
         Owner owner;
         TimePoint begun;     // asked for
         bool called = true;  // since abort_idle_steps looked last
@@ -118,6 +124,7 @@ class Lead {
         // Of layer calls; kept here because the step may be aborted while the call waits.
         ModelId model;
         StepKind kind = StepKind::attend;
+        Brings brings;
         CallTensors tensors;
         TimePoint queued{};
     };
@@ -142,11 +149,10 @@ class Lead {
     Result<OpenStep*> find_step(StepId step);
     Error why_not_open(StepId step) const;
     std::unordered_set<StepId> steps_with_calls() const;
-    Status check_layer(const OpenStep& step, StepId id, int layer, std::size_t tensor_bytes) const;
-    void layer_through_host(OpenStep& step, StepId id, int layer, ClientTensors tensors, Done done);
-    Result<ClientTensors> check_in_place(const OpenStep& step, StepId id, int layer,
-                                         std::shared_ptr<DeviceMemory> memory, const DeviceOffsets& at) const;
-    void enqueue_layer(OpenStep& step, RunLayer layer, comm::Payload tensors, Done done);
+    Result<Brings> check_layer(const OpenStep& step, StepId id, const LayerOfStep& layer,
+                               std::size_t tensor_bytes) const;
+    void layer_through_host(OpenStep& step, RunLayer layer, Brings brings, ClientTensors tensors, Done done);
+    void enqueue_layer(OpenStep& step, RunLayer layer, Brings brings, comm::Payload tensors, Done done);
     Status check_values(const OpenStep& step, int layer, const comm::Payload& tensors);
 
     void left_queue(const Pending& pending, std::uint64_t operation);

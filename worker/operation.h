@@ -48,6 +48,7 @@ struct SetWindow {
 struct RunLayer {
     std::vector<StepId> steps;  // of one model and kind; rows are in this order
     int layer = 0;
+    LeftOut left_out = {};
     // For one step, instead of Operation::tensors: where those of all heads lie in a client's memory; of the lead, and for its peers.
     ClientTensors in_place = {};
     PlaceInMemory peers_place = {};

@@ -53,11 +53,28 @@ void put(const SetWindow& set, wire::OperationMessage& message) {
     body.set_sinks(set.window.sinks);
 }
 
+wire::StepKind wire_kind(StepKind kind) {
+    switch (kind) {
+        case StepKind::attend:
+            return wire::ATTEND;
+        case StepKind::write:
+            return wire::WRITE;
+        case StepKind::iterate:
+            break;
+    }
+    return wire::ITERATE;
+}
+
+StepKind kind_from(wire::StepKind kind) {
+    if (kind == wire::ITERATE) return StepKind::iterate;
+    return kind == wire::WRITE ? StepKind::write : StepKind::attend;
+}
+
 void put(const BeginStep& begin, wire::OperationMessage& message) {
     auto& body = *message.mutable_begin();
     body.set_step(begin.step.value);
     body.mutable_request()->set_model(begin.model.value);
-    body.mutable_request()->set_kind(begin.kind == StepKind::attend ? wire::ATTEND : wire::WRITE);
+    body.mutable_request()->set_kind(wire_kind(begin.kind));
     for (const auto& part : begin.parts) {
         auto& added = *body.mutable_request()->add_parts();
         added.set_sequence(part.sequence.value);
@@ -68,6 +85,8 @@ void put(const BeginStep& begin, wire::OperationMessage& message) {
 void put(const RunLayer& layer, wire::OperationMessage& message) {
     for (StepId step : layer.steps) message.mutable_layer()->add_steps(step.value);
     message.mutable_layer()->set_layer(layer.layer);
+    message.mutable_layer()->set_without_q(layer.left_out.q);
+    message.mutable_layer()->set_without_kv(layer.left_out.kv);
     if (layer.peers_place.memory == 0) return;
     message.mutable_layer()->set_memory(layer.peers_place.memory);
     wire::DeviceOffsets& at = *message.mutable_layer()->mutable_at();
@@ -147,7 +166,7 @@ Result<OperationBody> get_add_model(const wire::GridAddModel& body) {
 }
 
 OperationBody get_layer(const wire::LayerOperation& body) {
-    RunLayer layer{{}, body.layer()};
+    RunLayer layer{{}, body.layer(), {body.without_q(), body.without_kv()}};
     for (std::uint64_t step : body.steps()) layer.steps.push_back(StepId{step});
     layer.peers_place = {body.memory(), {body.at().q(), body.at().k(), body.at().v(), body.at().o()}};
     return layer;
@@ -224,7 +243,7 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
 BeginStep begin_step_from(const wire::BeginStepRequest& request) {
     BeginStep begin;
     begin.model = ModelId{request.model()};
-    begin.kind = request.kind() == wire::WRITE ? StepKind::write : StepKind::attend;
+    begin.kind = kind_from(request.kind());
     for (const auto& part : request.parts()) begin.parts.push_back({SequenceId{part.sequence()}, part.tokens()});
     return begin;
 }

@@ -220,8 +220,9 @@ void Service::layer(const Request& request, Responder responder) {
     if (!message || !owns(request, message->step(), responder)) return;
     if (message->has_on_device()) return layer_in_place(request, *message, std::move(responder));
     const StepId step{message->step()};
+    const Lead::LayerOfStep layer{message->layer(), {message->without_q(), message->without_kv()}};
     if (message->shared_bytes() == 0) {
-        return lead_.layer(step, message->layer(), request.frame.payload, answer_layer(std::move(responder), {}));
+        return lead_.layer(step, layer, request.frame.payload, answer_layer(std::move(responder), {}));
     }
     const auto tensors = shared_memory_.part(request.connection, message->shared_offset(), message->shared_bytes());
     if (!tensors) return responder.fail(tensors.error());
@@ -232,7 +233,7 @@ void Service::layer(const Request& request, Responder responder) {
             shared_memory_.part(request.connection, comm::SharedRegion::aligned(end), message->shared_output_bytes());
     }
     if (!output) return responder.fail(output.error());
-    lead_.layer(step, message->layer(), comm::Payload(tensors->region, tensors->bytes),
+    lead_.layer(step, layer, comm::Payload(tensors->region, tensors->bytes),
                 answer_layer(std::move(responder), *output));
 }
 
@@ -243,8 +244,8 @@ void Service::layer_in_place(const Request& request, const wire::LayerRequest& m
     const auto region = device_memories_.of(request.connection);
     if (!region) return responder.fail(region.error());
     const wire::DeviceOffsets& at = message.on_device();
-    lead_.layer_in_place(StepId{message.step()}, message.layer(), *region, {at.q(), at.k(), at.v(), at.o()},
-                         answer_layer(std::move(responder), {}));
+    lead_.layer_in_place(StepId{message.step()}, {message.layer(), {message.without_q(), message.without_kv()}},
+                         *region, {at.q(), at.k(), at.v(), at.o()}, answer_layer(std::move(responder), {}));
 }
 
 // What is shared already is let go behind it.

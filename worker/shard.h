@@ -35,7 +35,7 @@ struct BeginStep {
     std::vector<StreamTable::Part> parts;  // each sequence once
 };
 
-// One layer of one or more open steps of the same model and kind, as this shard sees it.
+// One layer of one or more open steps of the same model and kind, as this shard sees it. In an iterate step q may be empty, or k and v.
 struct ShardLayer {
     std::span<const StepId> steps;  // rows are in this order, and within a step in the order of its parts
     int layer;
@@ -87,7 +87,8 @@ struct StepSize {
 //   Threads    one at a time.
 //   Refusals   given the same calls in the same order, all shards of a grid refuse alike, except for no_room (add_model, begin), on
 //              which the ranks have to agree: whoever got through takes the call back (remove_model, abort).
-//   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing.
+//   Steps      begin -> layer ... layer -> commit, or abort at any point. A refused layer call changes nothing. Those of kind iterate are
+//              not for graphs (unsupported).
 //   Waiting    a layer call with outputs in the device's memory (of a write step: with inputs there) is queued on the device's stream and
 //              returns, unless it is told to wait; every other call returns when its outcome is there. Tensors of a queued call stay as they are until the stream
 //              has passed it. begin waits for all that is queued.
@@ -149,7 +150,7 @@ class Shard {
     ModelId model_of(SequenceId id) const;     // 0 if it is not open
     ModelId model_of_step(StepId step) const;  // 0 if it is not open
     StepSize size_of_step(StepId step) const;
-    bool attends(StepId step) const;  // whether it is open and of that kind
+    bool attends(StepId step) const;  // whether it is open, and its layers are called with q
     std::int64_t length_of(SequenceId id) const;
     std::vector<ModelReport> report() const;  // by model
     Inventory inventory() const;
@@ -162,12 +163,13 @@ class Shard {
         StepKind kind;
         std::vector<StreamTable::Part> parts;
         StepSize size;
-        int next_layer = 0;  // layer_count when all are done
+        StepProgress progress;
     };
 
     Result<ShardModel*> model_of_open(SequenceId id);
     int list_runs(SequenceId id, int layer, std::int64_t first_token, std::int64_t token_count);  // in runs_; the rows
     Status check_begin(const BeginStep& request) const;
+    static LeftOut left_out_of(const ShardLayer& call, const Step& step);
     Status check_batch(std::span<const StepId> steps) const;
     Status check_layer(const ShardLayer& call) const;
     DeviceBatch batch_of(std::span<const StepId> steps);  // its parts are in parts_

@@ -13,6 +13,11 @@ namespace {
 // Bounds what one step can make a worker allocate for its rows.
 constexpr int kStepTokensMax = 65'536;
 
+Error not_for_graphs(StepId step) {
+    return {Errc::unsupported,
+            fmt::format("step {} is of kind iterate, whose layers cannot be captured: call them", step.value)};
+}
+
 }  // namespace
 
 Status Shard::check_begin(const BeginStep& request) const {
@@ -26,6 +31,7 @@ Status Shard::check_begin(const BeginStep& request) const {
     bool one_at_a_time = false;
     for (int i = 0; i < model->spec.layer_count(); ++i) one_at_a_time |= model->spec.reads_later_layer(i);
     one_at_a_time &= request.kind == StepKind::attend;
+    if (Status possible = check_kind(model->spec, request.kind); !possible) return possible;
     std::unordered_set<SequenceId> named;
     std::int64_t tokens = 0;
     for (const StreamTable::Part& part : request.parts) {
@@ -45,7 +51,7 @@ Status Shard::check_begin(const BeginStep& request) const {
         if (one_at_a_time && part.tokens > 1) {
             return {Errc::unsupported,
                     fmt::format("sequence {} gets {} tokens: a model with layers that read a later layer's KV takes "
-                                "one token per sequence and step",
+                                "one token per sequence and step, or more in a step of kind iterate",
                                 part.sequence.value, part.tokens)};
         }
         tokens += part.tokens;
@@ -67,7 +73,7 @@ Status Shard::begin(const BeginStep& request) {
         for (const auto& part : request.parts) model.streams->undo(part.sequence);
         return begun;
     }
-    Step step{request.model, request.kind, request.parts, {}, layer_after(model.spec, request.kind, -1)};
+    Step step{request.model, request.kind, request.parts, {}, StepProgress(model.spec, request.kind)};
     for (const auto& part : request.parts) {
         step.size.tokens += part.tokens;
         step.size.context_tokens += model.streams->find(part.sequence)->length + part.tokens;
@@ -94,7 +100,7 @@ StepSize Shard::size_of_step(StepId step) const {
 
 bool Shard::attends(StepId step) const {
     const auto found = steps_.find(step);
-    return found != steps_.end() && found->second.kind == StepKind::attend;
+    return found != steps_.end() && found->second.kind != StepKind::write;
 }
 
 // Whether these steps' layers can be called together.
@@ -123,26 +129,34 @@ DeviceBatch Shard::batch_of(std::span<const StepId> steps) {
         for (const auto& part : step.parts) parts_.push_back({streams.find(part.sequence), part.tokens});
         tokens += step.size.tokens;
     }
-    return {steps, parts_, tokens, first.kind == StepKind::attend};
+    return {steps, parts_, tokens, first.kind != StepKind::write};
+}
+
+LeftOut Shard::left_out_of(const ShardLayer& call, const Step& step) {
+    if (step.kind != StepKind::iterate) return {};
+    return {.q = call.q.empty(), .kv = call.k.empty() && call.v.empty()};
 }
 
 Status Shard::check_layer(const ShardLayer& call) const {
     if (Status valid = check_batch(call.steps); !valid) return valid;
     const Step& first = steps_.at(call.steps[0]);
     const ShardModel& model = *find_model(first.model);
+    const LeftOut left_out = left_out_of(call, first);
+    Brings brings;
     std::size_t tokens = 0;
     for (StepId id : call.steps) {
         const Step& step = steps_.at(id);
-        if (Status next = check_layer_order(model.spec, id, call.layer, step.next_layer); !next) return next;
+        const auto checked = step.progress.check(model.spec, id, call.layer, left_out);
+        if (!checked) return checked.error();
+        brings = *checked;
         tokens += step.size.tokens;
     }
     const std::size_t row = model.spec.row_bytes();
-    const bool attends = first.kind == StepKind::attend;
     const int query_heads = call.has_all_heads ? model.spec.query_heads : model.heads.query_heads;
     const int kv_heads = call.has_all_heads ? model.spec.kv_heads : model.heads.kv_heads;
-    const std::size_t q_bytes = attends ? tokens * query_heads * row : 0;
-    const std::size_t kv_bytes = model.spec.owns_kv(call.layer) ? tokens * kv_heads * row : 0;
-    const std::size_t query_rows = attends ? tokens * model.heads.query_heads : 0;
+    const std::size_t q_bytes = brings.q ? tokens * query_heads * row : 0;
+    const std::size_t kv_bytes = brings.kv ? tokens * kv_heads * row : 0;
+    const std::size_t query_rows = brings.q ? tokens * model.heads.query_heads : 0;
     const bool has_outputs =
         call.whole.empty() ? call.partial.size() == query_rows * model.spec.head_dim && call.lse.size() == query_rows
                            : call.whole.size() == query_rows * row;
@@ -177,33 +191,34 @@ Status Shard::layer(const ShardLayer& call) {
                                     .spans = call.spans,
                                     .operation = call.operation});
     if (!run) return run;
-    for (StepId id : call.steps) {
-        Step& step = steps_.at(id);
-        step.next_layer = layer_after(model.spec, step.kind, call.layer);
-    }
+    const Brings brought{.q = !call.q.empty(), .kv = !call.k.empty()};
+    for (StepId id : call.steps) steps_.at(id).progress.pass(model.spec, call.layer, brought);
     return {};
 }
 
 Result<std::uint64_t> Shard::prepare(std::span<const StepId> steps) {
     if (Status valid = check_batch(steps); !valid) return valid.error();
+    if (steps_.at(steps[0]).kind == StepKind::iterate) return not_for_graphs(steps[0]);
     return models_.at(steps_.at(steps[0]).model).device->prepare(batch_of(steps));
 }
 
 Status Shard::replay(std::span<const StepId> steps, std::uint64_t graph_epoch) {
     if (Status valid = check_batch(steps); !valid) return valid;
     const Step& first = steps_.at(steps[0]);
-    const ShardModel& model = models_.at(first.model);
+    if (first.kind == StepKind::iterate) return not_for_graphs(steps[0]);
+    const ModelSpec& spec = find_model(first.model)->spec;
     for (StepId id : steps) {
-        if (Status next = check_layer_order(model.spec, id, first.next_layer, steps_.at(id).next_layer); !next)
-            return next;
+        if (const auto next = steps_.at(id).progress.check(spec, id, first.progress.next_layer(), {}); !next)
+            return next.error();
     }
     layers_.clear();
-    for (int layer = first.next_layer; layer < model.spec.layer_count();
-         layer = layer_after(model.spec, first.kind, layer)) {
+    for (int layer = first.progress.next_layer(); layer < spec.layer_count();
+         layer = first.progress.layer_after(spec, layer)) {
         layers_.push_back(layer);
     }
-    if (Status replayed = model.device->replay(steps, layers_, graph_epoch); !replayed) return replayed;
-    for (StepId id : steps) steps_.at(id).next_layer = model.spec.layer_count();
+    if (Status replayed = find_model(first.model)->device->replay(steps, layers_, graph_epoch); !replayed)
+        return replayed;
+    for (StepId id : steps) steps_.at(id).progress.pass(spec, spec.layer_count() - 1, {});
     return {};
 }
 
@@ -212,7 +227,7 @@ Status Shard::commit(StepId id) {
     if (found == steps_.end()) return no_such_step(id);
     const Step& step = found->second;
     ShardModel& model = models_.at(step.model);
-    if (Status done = check_all_layers_done(model.spec, id, step.next_layer); !done) return done;
+    if (Status done = step.progress.check_complete(model.spec, id); !done) return done;
     for (const auto& part : step.parts) model.streams->settle(part.sequence);
     model.device->end(id);
     steps_.erase(found);

@@ -41,14 +41,22 @@ ClientHandle connect(const std::string& endpoint, int timeout_ms, bool wait_unti
 
 using Parts = std::vector<std::pair<const SequenceHandle*, int>>;
 
-StepHandle begin(const ClientHandle& client, const Parts& wanted, bool write) {
+StepKind kind_of(const std::string& name) {
+    if (name == "write") return StepKind::write;
+    if (name == "iterate") return StepKind::iterate;
+    if (name == "attend") return StepKind::attend;
+    throw CallFailed(Error{Errc::invalid_argument, "kind is '" + name + "': must be 'attend', 'write' or 'iterate'"});
+}
+
+StepHandle begin(const ClientHandle& client, const Parts& wanted, const std::string& kind) {
     std::vector<std::shared_ptr<Sequence>> sequences;  // held while the call goes on
     std::vector<StepPart> parts;
     for (const auto& [sequence, tokens] : wanted) {
         sequences.push_back(sequence->use());
         parts.push_back({sequences.back().get(), tokens});
     }
-    auto step = client.call([&](Client& on) { return on.begin(parts, write ? StepKind::write : StepKind::attend); });
+    const StepKind wanted_kind = kind_of(kind);
+    auto step = client.call([&](Client& on) { return on.begin(parts, wanted_kind); });
     return {std::move(step), "step"};
 }
 

@@ -42,10 +42,10 @@ TEST(Merging, ConcurrentClientsShareOperationsAndGetTheirOwnRows) {
         grid.lead().layer(steps[client], layer, comm::Payload::copy_of(tensors.bytes),
                           [&, client, layer, tensors](worker::OperationResult result) {
                               const SequenceId id{static_cast<std::uint64_t>(client + 1)};
-                              wrong[client] +=
-                                  result.status ? check_layer(reference, spec, layer, tensors, {{id, tokens[client]}},
-                                                              StepKind::attend, result.tensors.bytes())
-                                                : result.status.error().to_string();
+                              wrong[client] += result.status
+                                                   ? check_layer(reference, spec, layer, tensors,
+                                                                 {{id, tokens[client]}}, result.tensors.bytes())
+                                                   : result.status.error().to_string();
                               if (layer + 1 < spec.layer_count()) return call(client, layer + 1);
                               ++finished;
                           });

@@ -85,9 +85,7 @@ TEST_P(NonFinite, IsRefusedCountedAndMendedByTheSameCall) {
         EXPECT_EQ(free_pages(), free);
         const auto result = grid_.layer(step, layer, good.bytes);
         ASSERT_TRUE(result.status.ok());
-        EXPECT_EQ(
-            check_layer(reference_, spec_, layer, good, {{SequenceId{1}, 3}}, StepKind::attend, result.tensors.bytes()),
-            "");
+        EXPECT_EQ(check_layer(reference_, spec_, layer, good, {{SequenceId{1}, 3}}, result.tensors.bytes()), "");
     }
     EXPECT_TRUE(grid_.commit(step).status.ok());
     EXPECT_EQ(grid_.violation(), "");
@@ -118,7 +116,7 @@ TEST_P(NonFinite, InQSpoilsItsOwnRowsAlone) {
         const std::size_t in_sequence = bad_row * spec_.head_dim - q_elements(2) + i;
         store_element(row.data(), i, spec_.dtype, static_cast<float>(right[in_sequence]));
     }
-    EXPECT_EQ(check_layer(reference_, spec_, 0, sent, parts, StepKind::attend, output), "");
+    EXPECT_EQ(check_layer(reference_, spec_, 0, sent, parts, output), "");
     EXPECT_TRUE(grid_.abort(step).status.ok());
 }
 
@@ -139,7 +137,7 @@ TEST_P(NonFiniteAllowed, SpoilsItsOwnSequenceAndNoOther) {
                                            result.tensors.bytes().last(result.tensors.size() / 2)};
     EXPECT_TRUE(std::isnan(load_element(first.data(), 0, spec_.dtype)));  // query head 0 reads KV head 0
     for (auto* rows : {&sent.q, &sent.k, &sent.v}) rows->erase(rows->begin(), rows->begin() + rows->size() / 2);
-    EXPECT_EQ(check_layer(reference_, spec_, 0, sent, {{SequenceId{2}, 1}}, StepKind::attend, second), "");
+    EXPECT_EQ(check_layer(reference_, spec_, 0, sent, {{SequenceId{2}, 1}}, second), "");
     EXPECT_TRUE(grid_.abort(both).status.ok());
     EXPECT_EQ(grid_.lead().counters().non_finite_refusals, 0u);
 }

@@ -30,6 +30,7 @@ Scenario scenario(unsigned seed) {
     ModelSpec spec = make_spec(2, 6, 3, 32, seed % 3 == 0 ? Dtype::bf16 : widest_dtype());
     if (seed % 2 == 1) spec.layers[1] = {.kv_layer = 1, .window = 90, .sinks = 3};
     if (seed % 4 == 2) spec.layers[1].kv_layer = 0;
+    if (seed % 7 == 5) spec.layers[0].kv_layer = 1;  // it reads a later layer's KV
     return {shape, validated(spec).value()};
 }
 
@@ -134,7 +135,8 @@ class Walk {
         const auto& sequence = reference_.at(id);
         const std::int64_t first = up_to(static_cast<int>(sequence.length));
         const std::int64_t count = up_to(static_cast<int>(sequence.length - first));
-        const auto result = grid_.submit(worker::ReadKv{id, 0, first, count});
+        const int layer = scenario_.spec.kv_layers()[0];
+        const auto result = grid_.submit(worker::ReadKv{id, layer, first, count});
         if (!result.status) {
             EXPECT_EQ(result.status.error(), Errc::wrong_state);
             EXPECT_TRUE(has_window(id));
@@ -142,8 +144,8 @@ class Walk {
         }
         const std::size_t row = scenario_.spec.kv_heads * scenario_.spec.head_dim;
         const auto got = to_floats(result.tensors.bytes(), scenario_.spec.dtype);
-        EXPECT_TRUE(std::equal(got.begin(), got.begin() + count * row, sequence.k[0].begin() + first * row));
-        EXPECT_TRUE(std::equal(got.begin() + count * row, got.end(), sequence.v[0].begin() + first * row));
+        EXPECT_TRUE(std::equal(got.begin(), got.begin() + count * row, sequence.k[layer].begin() + first * row));
+        EXPECT_TRUE(std::equal(got.begin() + count * row, got.end(), sequence.v[layer].begin() + first * row));
     }
 
     void rewrite() {
@@ -172,7 +174,11 @@ class Walk {
             if (up_to(2) == 0 && sequence.length < 700) parts.push_back({id, up_to(2) == 0 ? 1 + up_to(140) : 1});
         }
         if (parts.empty()) return;
-        const StepKind kind = up_to(4) == 0 ? StepKind::write : StepKind::attend;
+        static constexpr StepKind kKinds[] = {StepKind::write, StepKind::iterate, StepKind::attend, StepKind::attend};
+        const StepKind kind = kKinds[up_to(3)];
+        if (kind == StepKind::attend && scenario_.spec.reads_later_layer(0)) {
+            for (auto& part : parts) part.tokens = 1;
+        }
         const int layers = commit ? -1 : up_to(scenario_.spec.layer_count());
         EXPECT_EQ(run_step(grid_, reference_, kModel, scenario_.spec, parts, kind, random_, commit, layers), "");
     }

@@ -106,7 +106,7 @@ std::pair<StepId, OperationResult> ThreadGrid::begin(worker::BeginStep begin, wo
     return std::move(*result);
 }
 
-OperationResult ThreadGrid::layer(StepId step, int layer, std::vector<std::byte> tensors) {
+OperationResult ThreadGrid::layer(StepId step, worker::Lead::LayerOfStep layer, std::vector<std::byte> tensors) {
     std::optional<OperationResult> result;
     lead_->layer(step, layer, comm::Payload::own(std::move(tensors)),
                  [&](OperationResult done) { result = std::move(done); });

@@ -27,7 +27,7 @@ class ThreadGrid {
 
     worker::OperationResult submit(worker::OperationBody body, std::vector<std::byte> tensors = {});
     std::pair<StepId, worker::OperationResult> begin(worker::BeginStep begin, worker::Lead::Owner owner = 1);
-    worker::OperationResult layer(StepId step, int layer, std::vector<std::byte> tensors);
+    worker::OperationResult layer(StepId step, worker::Lead::LayerOfStep layer, std::vector<std::byte> tensors);
     worker::OperationResult commit(StepId step);
     worker::OperationResult abort(StepId step);
 

@@ -14,6 +14,7 @@ while they wait. kvgrid.aio has the same names for asyncio.
 
 from typing import Any
 
+from kvgrid import layer_types
 from kvgrid._native import version as __version__
 from kvgrid.client import Client, connect
 from kvgrid.errors import (
@@ -61,6 +62,7 @@ __all__ = [
     "WrongState",
     "__version__",
     "connect",
+    "layer_types",
     "local",
 ]
 

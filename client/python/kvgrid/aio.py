@@ -181,7 +181,7 @@ class AsyncClient:
         return await self._calls(self._client.occupancy)
 
     async def step(
-        self, parts: Iterable[tuple[AsyncSequence, int]], *, kind: Literal["attend", "write"] = "attend"
+        self, parts: Iterable[tuple[AsyncSequence, int]], *, kind: Literal["attend", "write", "iterate"] = "attend"
     ) -> AsyncStep:
         plain = [(part._sequence, tokens) for part, tokens in parts]
         return AsyncStep(await self._calls(lambda: self._client.step(plain, kind=kind)), self._calls)

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Literal
 
 from kvgrid import _native
-from kvgrid.errors import InvalidArgument
 from kvgrid.model import Model
 from kvgrid.model_spec import ModelSpec
 from kvgrid.sequence import Sequence
@@ -63,18 +62,17 @@ class Client:
         return self._native.occupancy()
 
     def step(
-        self, parts: Iterable[tuple[Sequence, int]], *, kind: Literal["attend", "write"] = "attend"
+        self, parts: Iterable[tuple[Sequence, int]], *, kind: Literal["attend", "write", "iterate"] = "attend"
     ) -> Step:
         """Begins a step: reserves pages for the new tokens of each sequence on every worker, or refuses with nothing changed.
 
         parts    (sequence, number of new tokens), all of one model and each at most once; prefill chunks and decodes may go together
-        kind     "attend": every layer is called, in order. "write": only the layers that own KV, with k and v; nothing is attended (import)
+        kind     "attend": every layer is called, in order. "write": only the layers that own KV, with k and v; nothing is attended (import).
+                 "iterate": layers are called in any order, and again: passes over a prompt where layers read a later layer's KV
         Raises   NoRoom, and how many tokens would fit. Busy where another step holds one of the sequences
         """
-        if kind not in ("attend", "write"):
-            raise InvalidArgument(f"kind is {kind!r}: must be 'attend' or 'write'")
         parts = list(parts)
-        native = self._native.begin([(sequence._native, tokens) for sequence, tokens in parts], kind == "write")
+        native = self._native.begin([(sequence._native, tokens) for sequence, tokens in parts], kind)
         step = Step(native, [sequence for sequence, _ in parts])
         self._steps.add(step)
         return step

@@ -38,11 +38,14 @@ class Step:
     def layer(self, layer: int, q: Any = None, k: Any = None, v: Any = None, out: Any = None) -> Any:
         """Appends k and v, and attends over the whole context of each sequence. Layers are called in order.
 
+        In a step of kind "iterate" they are called in any order, and again: with q, with k and v, or with all three. k and v replace what the
+        step has written for its new tokens, and q sees what stands there.
+
         q        [tokens, query_heads, head_dim]; None in a step of kind "write"
         k, v     [tokens, kv_heads, head_dim], keys with RoPE applied; None where the layer owns no KV
         out      written and returned where it is given, as q but contiguous
         Returns  o [tokens, query_heads, head_dim]: an array of numpy where q is one, a tensor of torch where q is one, else an object that
-                 exports DLPack and the buffer protocol. None in a step of kind "write"
+                 exports DLPack and the buffer protocol. None without q
         Rows     the new tokens in the order of the step's parts
         Tensors  in the CPU's memory and the model's dtype: all that export DLPack (torch) or the buffer protocol (numpy). bf16 may also come
                  as uint16, or as ml_dtypes.bfloat16. Those that are not contiguous are copied once; gradients do not flow through

@@ -51,6 +51,22 @@ TEST_F(LayerPayload, IsQAloneWhereTheLayerOwnsNoKvAndKvAloneInAWriteStep) {
     EXPECT_EQ(make(StepKind::write, 1, {{}, k, v})->size(), k.size() + v.size());
 }
 
+TEST_F(LayerPayload, IsWhatAnIterateStepGives) {
+    const auto bytes = [&](int layer, const LayerInput& input) -> Result<std::size_t> {
+        const LayerCall call = layer_call(spec, StepKind::iterate, kTokens, layer, input);
+        if (Status valid = check_layer_input(call, input); !valid) return valid.error();
+        return layer_input_bytes(call);
+    };
+    EXPECT_EQ(*bytes(0, {q, k, v}), q.size() + k.size() + v.size());
+    EXPECT_EQ(*bytes(0, {q, {}, {}}), q.size());
+    EXPECT_EQ(*bytes(0, {{}, k, v}), k.size() + v.size());
+    EXPECT_EQ(*bytes(2, {q, {}, {}}), q.size());
+    EXPECT_EQ(bytes(0, {q, k, {}}).error(), Errc::invalid_argument);
+    EXPECT_EQ(bytes(0, {}).error().message, "layer 0 is called with nothing to do: give it q, or k and v, or all");
+    EXPECT_EQ(bytes(2, {}).error().message, "layer 2 is called with nothing to do: give it q; it owns no KV");
+    EXPECT_EQ(bytes(3, {}).error(), Errc::invalid_argument);
+}
+
 TEST_F(LayerPayload, NamesTheTensorThatHasAnotherSize) {
     expect_refused(StepKind::attend, 0, {shorter, k, v},
                    "q of layer 0 has 767 bytes; 3 tokens of model 'test' make 1536");

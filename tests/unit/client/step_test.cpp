@@ -95,6 +95,22 @@ TEST_F(StepTest, ALayerSendsItsTensorsAndAnswersTheOutput) {
     EXPECT_EQ(cluster.lead.last(MessageType::layer).header.generation, 5u);
 }
 
+TEST_F(StepTest, ALayerOfAnIterateStepSaysWhatItLeavesOut) {
+    cluster.lead.on(MessageType::layer, [](const comm::Frame& frame, comm::Responder responder) {
+        responder.reply(MessageType::layer_reply, comm::pack(wire::LayerReply()), frame.payload);
+    });
+    StepPart part{&sequence, kTokens};
+    Step step = client.begin({&part, 1}, StepKind::iterate).value();
+    EXPECT_EQ(cluster.lead.last_message<wire::BeginStepRequest>(MessageType::begin_step).kind(), wire::ITERATE);
+    auto future = step.layer_async(1, {q, {}, {}});
+
+    EXPECT_EQ(future.get().value(), q);
+    auto request = cluster.lead.last_message<wire::LayerRequest>(MessageType::layer);
+    EXPECT_TRUE(request.without_kv() && !request.without_q());
+    EXPECT_EQ(cluster.lead.last(MessageType::layer).payload.size(), q.size());
+    EXPECT_EQ(step.layer(1, {}).error(), Errc::invalid_argument);
+}
+
 TEST_F(StepTest, ALayerPutsItsOutputWhereTheCallerWantsIt) {
     Step step = begin();
     std::vector<std::byte> o(q.size()), shorter(q.size() - 1);

@@ -47,7 +47,10 @@ TEST(OperationWire, EveryKindComesBack) {
         StartTrace{3, std::chrono::milliseconds(500), 100},
         TakeTrace{},
         TakeInventory{},
-        RunLayer{{StepId{8}}, 2, {}, {7, {16, 32, 48, 64}}},
+        RunLayer{{StepId{8}}, 2, {}, {}, {7, {16, 32, 48, 64}}},
+        RunLayer{{StepId{8}}, 3, {.q = true}},
+        RunLayer{{StepId{8}}, 3, {.kv = true}},
+        BeginStep{StepId{10}, ModelId{3}, StepKind::iterate, {{SequenceId{4}, 17}}},
         OpenClientMemory{7, {std::byte{1}, std::byte{2}}, 4096},
         CloseClientMemory{7}};
     std::uint64_t number = 40;
