@@ -52,17 +52,19 @@ def test_pages_of_a_shared_prompt_are_there_once(attach):
 
 
 def test_a_cache_begins_where_what_was_kept_differs(model, attach):
-    """With a window that has passed, the longest beginning may be of no use; then another one serves, or none."""
+    """What has left a window cannot be seen again: a shorter sequence that was kept beside the longer one serves then."""
     own = generate(model, asked(3))
     attached = attach(model, model.family)
     with attached.cache() as cache:
-        generate(model, asked(2), cache, max_new_tokens=5)
+        generate(model, asked(2), cache, max_new_tokens=60)
         cache.keep()
     with attached.cache() as cache:
         attached.prefill(cache, asked(2)[:, :141])
-        cache.keep()  # is a beginning of what is kept already
+        cache.keep()
+        cache.keep()
+    slides = model.family == "gemma3"
     cache = attached.cache(asked(3))
-    assert cache.get_seq_length() in (0, 150) and len(attached.prefixes) == 1
+    assert (cache.get_seq_length(), len(attached.prefixes)) == ((140, 2) if slides else (150, 1))
 
     assert torch.equal(generate(model, asked(3), cache), own)
 

@@ -159,6 +159,20 @@ def test_an_exception_in_the_forward_aborts_its_step(llama, attach, place):
     assert_close_to_exact(logits_of(llama, ids[:, 20:], cache), exact[:, 20:], own_error)
 
 
+def test_ctrl_c_in_a_forward_aborts_its_step_at_the_next_one(llama, attach):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    cache = attach(llama, "llama").cache()
+    hook = llama.model.layers[2].mlp.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        logits_of(llama, draw_ids(1, 20), cache)
+    assert raised  # its traceback still holds the forward's frames
+    hook.remove()
+    logits_of(llama, draw_ids(1, 7), cache)
+    assert cache.lengths == [7]
+
+
 def test_no_room_changes_nothing(llama, attach):
     cache = attach(llama, "llama-small", pool_bytes_per_worker=1 << 20).cache()
     logits_of(llama, draw_ids(1, 100), cache)

@@ -35,7 +35,7 @@ class Attachment:
         self.grid_model = grid_model
         self.spec: ModelSpec = grid_model.spec
         self.tenant = tenant
-        self.prefixes = Prefixes(prefixes_max)
+        self.prefixes = Prefixes(prefixes_max, slides=any(self.spec.window))
         self._caches: weakref.WeakSet[GridCache] = weakref.WeakSet()
         self._config = model.config.get_text_config()
         self._implementation_before = self._config._attn_implementation

@@ -36,6 +36,9 @@ class Forward:
 
     @staticmethod
     def begin(attachment: Attachment, token_ids: torch.Tensor | None) -> None:
+        broken_off = Forward.take()  # by Ctrl-C: torch calls no hook then
+        if broken_off is not None:
+            broken_off.end(succeeded=False)
         _thread.forward = Forward(attachment, token_ids)
 
     @staticmethod
