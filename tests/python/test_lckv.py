@@ -5,6 +5,7 @@ Tolerance of the agreement: both ways compute in f32 and sum in other orders (ro
 on: 1e-5 of the largest logit, where one pass too few is off by more than 1e-3.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,8 +23,11 @@ TOKENS = torch.arange(7, 17) * 11 % 256
 
 @pytest.fixture(autouse=True)
 def inference():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small products: on a busy machine threads that spin for one another take minutes
     with torch.inference_mode():
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -91,6 +95,6 @@ def test_weights_of_a_layer_are_the_mean_of_those_that_read_it():
 
 def test_it_runs_as_it_stands():
     done = subprocess.run([sys.executable, lckv.__file__, "--tiny", "--pool", "2", "--length", "5+20", "--tokens", "5"],
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert "5 passes: logits differ by" in done.stdout and "3/6" in done.stdout
