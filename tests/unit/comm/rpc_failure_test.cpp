@@ -107,8 +107,11 @@ TEST_F(RpcFailure, ARequestOverItsTypesLimitIsNotSent) {
 
 TEST_F(RpcFailure, ACallThatIsNeverAnsweredEndsAtItsDeadline) {
     Holder holder(server_io);
+    std::promise<void> arrived;
+    holder.arrived = [&] { arrived.set_value(); };
     Channel channel(client_io, *holder.server.listen(local()));
     auto patient = begin(channel);
+    arrived.get_future().wait();  // so that the other call finds a connection
 
     const TimePoint before = std::chrono::steady_clock::now();
     EXPECT_EQ(ask(channel, deadline_in(milliseconds(30))).error(), Errc::deadline_exceeded);
@@ -120,13 +123,20 @@ TEST_F(RpcFailure, ACallThatIsNeverAnsweredEndsAtItsDeadline) {
 
 TEST_F(RpcFailure, AnAnswerAfterTheDeadlineIsDroppedAndTheNextCallGetsItsOwn) {
     Holder holder(server_io);
+    std::promise<void> arrived;
+    holder.arrived = [&] { arrived.set_value(); };
     Channel channel(client_io, *holder.server.listen(local()));
+    auto first = begin(channel);
+    arrived.get_future().wait();  // there is a connection
+    server_io.post([&] {
+        holder.held.front().reply(MessageType::status_reply, "");
+        holder.held.clear();
+    });
+    ASSERT_TRUE(first.get().ok());
     ASSERT_EQ(ask(channel, deadline_in(milliseconds(10))).error(), Errc::deadline_exceeded);
     auto next = begin(channel);
 
-    holder.arrived = nullptr;
     server_io.post([&] { holder.held.front().reply(MessageType::model_reply, ""); });
-    std::promise<void> second;
     auto timer = server_io.every(milliseconds(1), [&] {
         if (holder.held.size() == 2) {
             holder.held.back().reply(MessageType::status_reply, "");
