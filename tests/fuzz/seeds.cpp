@@ -109,7 +109,7 @@ void write_messages(const Folder& folder) {
              RunLayer{{StepId{4}, StepId{5}}, 1}, CommitStep{StepId{4}}, AbortStep{StepId{4}},
              ReadKv{SequenceId{1}, 0, 3, 4}, InspectSequence{SequenceId{1}}, ReportOccupancy{},
              OpenClientMemory{7, {std::byte{1}}, 4096}, CloseClientMemory{7},
-             RunLayer{{StepId{4}}, 1, {}, {7, {16, 32, 48, 64}}}}) {
+             RunLayer{{StepId{4}}, 1, {}, {}, {7, {16, 32, 48, 64}}}}) {
         ++number;
         put(1, "operation_" + std::to_string(number), pack_operation({static_cast<std::uint64_t>(number), body, {}}));
     }
