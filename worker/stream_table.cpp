@@ -253,7 +253,7 @@ void StreamTable::grow_one(SequenceState& sequence, StepId step, int tokens, std
 void StreamTable::replace_tail_if_shared(SequenceState& sequence, std::size_t stream, std::vector<PageId>& pages) {
     PageEntry& tail = sequence.streams[stream].back();
     if (!pool_.is_shared(tail.page)) return;
-    sequence.growth.replaced.push_back(tail.page);
+    sequence.growth.replaced.push_back({stream, tail.page});
     const PageId copy = pages.back();
     pages.pop_back();
     copies_.push_back({tail.page, copy});
@@ -281,7 +281,7 @@ void StreamTable::settle(SequenceId id) {
             pool_.commit(entry->page);
         }
     }
-    for (PageId page : growth.replaced) pool_.give_back(page);
+    for (const ReplacedPage& replaced : growth.replaced) pool_.give_back(replaced.page);
     stored_tokens_ +=
         stream_count() * tokens_of_part(sequence.length, growth.tokens, sequence.spread, grid_, sequence_part_);
     sequence.length += growth.tokens;
@@ -293,17 +293,17 @@ void StreamTable::undo(SequenceId id) {
     SequenceState& sequence = *find(id);
     const Growth growth = std::move(sequence.growth);
     sequence.growth = {};
-    for (std::size_t s = 0; s < sequence.streams.size(); ++s) {
-        auto& stream = sequence.streams[s];
+    for (auto& stream : sequence.streams) {
         for (int i = 0; i < growth.new_pages; ++i) {
             pool_.give_back(stream.back().page);
             stream.pop_back();
         }
-        if (growth.tail_tokens == 0) continue;
-        stream.back().token_count = growth.tail_tokens;
-        if (growth.replaced.empty()) continue;
-        pool_.give_back(stream.back().page);
-        stream.back().page = growth.replaced[s];
+        if (growth.tail_tokens > 0) stream.back().token_count = growth.tail_tokens;
+    }
+    for (const auto& [s, page] : growth.replaced) {
+        PageEntry& tail = sequence.streams[s].back();
+        pool_.give_back(tail.page);
+        tail.page = page;
     }
     tails_changed(sequence);
 }

@@ -15,13 +15,19 @@
 
 namespace kvgrid::worker {
 
+// A shared page that was copied before a step wrote to it. Some streams of a sequence may have pages of their own where others share them (rewrite_kv).
+struct ReplacedPage {
+    std::size_t stream;
+    PageId page;
+};
+
 // What an open step has changed in one sequence, so that it can be settled or undone.
 struct Growth {
     StepId step;
     int tokens = 0;
     std::uint32_t tail_tokens = 0;  // tokens of the page that was grown, as before; 0: no page of this shard was grown
     int new_pages = 0;              // entries added to each stream
-    std::vector<PageId> replaced;   // [stream] the shared page that was copied before writing to it; empty if none was
+    std::vector<ReplacedPage> replaced;
 };
 
 // Tokens first ... end - 1 of a KV layer were given back when they left the window. Page borders; empty: nothing was.
