@@ -14,7 +14,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def cluster():
-    with kvgrid.local(workers=4, memory="256MiB") as started:
+    with kvgrid.local(workers=4, memory="1GiB") as started:
         yield started
 
 
