@@ -174,12 +174,11 @@ struct KvRows {
     std::vector<std::byte> v;
 };
 
-// The tensors of one layer call, in the model's dtype; rows are the step's new tokens in the order of its parts.
+// The tensors of one layer call, in the model's dtype; rows are the step's new tokens in the order of its parts. In an iterate step q may be empty, or
+// k and v.
 struct LayerInput {
-    std::span<const std::byte>
-        q;  // [tokens, query_heads, head_dim]; empty in a write step, and may be in an iterate step
-    std::span<const std::byte>
-        k;  // [tokens, kv_heads, head_dim]; empty where the layer owns no KV; k and v may both be in an iterate step
+    std::span<const std::byte> q;  // [tokens, query_heads, head_dim]; empty in a write step
+    std::span<const std::byte> k;  // [tokens, kv_heads, head_dim]; empty where the layer owns no KV
     std::span<const std::byte> v;
 };
 
@@ -278,7 +277,7 @@ class Sequence {
     Result<SequenceInfo> inspect() const;
     Result<KvRows> read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const;  // `layer` owns its KV
     // Puts other k and v [token_count, kv_heads, head_dim] in the place of committed tokens of a layer that owns its KV, in this sequence alone: pages that
-    // forks share are copied first. Steps that began before see the tokens as they were or as they are.
+    // forks share are copied first.
     //
     //   Errors  busy: a step is open on the sequence. no_room: for the copies. wrong_state: tokens have left the window. unsupported: the KV is fp8.
     //           invalid_argument: no such tokens or layer, sizes, or a NaN or infinity (unless ModelSpec::allows_non_finite). Nothing has

@@ -135,15 +135,7 @@ void CpuModel::append(const DeviceLayer& layer) {
         }
         row += part.tokens;
     }
-    kernels::append_cpu({.kv_heads = shape_.heads.kv_heads,
-                         .head_dim = shape_.heads.head_dim,
-                         .dtype = shape_.spec.dtype,
-                         .slab = slab_.view(),
-                         .runs = runs_,
-                         .row_count = row,
-                         .k = layer.k,
-                         .v = layer.v},
-                        threads_);
+    write(runs_, row, layer.k, layer.v);
 }
 
 void CpuModel::attend(const DeviceLayer& layer, std::span<float> partial, std::span<float> lse) {

@@ -44,7 +44,6 @@ class Executor {
     OperationResult run(const SetWindow& set);
     OperationResult run(const BeginStep& begin);
     OperationResult run(const RunLayer& layer);
-    OperationResult run_in_place(const RunLayer& layer);
     OperationResult run(const OpenClientMemory& open);
     OperationResult run(const CloseClientMemory& close);
     Result<ClientTensors> tensors_in_memory(const RunLayer& layer, const ShardModel& model, int tokens,

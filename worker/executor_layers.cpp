@@ -64,9 +64,10 @@ Status Executor::place_tensors(const RunLayer& layer, const ShardModel& model, i
         call.q = tensors->q;
         call.k = tensors->k;
         call.v = tensors->v;
-        call.has_all_heads = true;
+        const bool is_alone = collective_.size() == 1;
+        call.has_all_heads = !is_alone;
         call.inputs_in = TensorMemory::device;
-        call.waits = !brings.q;  // where there is a join, that waits
+        call.waits = is_alone || !brings.q;  // where there is a join, that waits
         return {};
     }
     const std::span<const std::byte> tensors = current_->tensors.bytes();
@@ -83,36 +84,7 @@ Status Executor::place_tensors(const RunLayer& layer, const ShardModel& model, i
     return {};
 }
 
-// With one rank, in a client's memory: nothing is joined, and nothing goes back but that it is done.
-OperationResult Executor::run_in_place(const RunLayer& layer) {
-    StepSize size;
-    for (StepId step : layer.steps) size += shard_.size_of_step(step);
-    const bool attends = !layer.in_place.q.empty();
-    const TimePoint start = std::chrono::steady_clock::now();
-    const Status done = shard_.layer({.steps = layer.steps,
-                                      .layer = layer.layer,
-                                      .q = layer.in_place.q,
-                                      .k = layer.in_place.k,
-                                      .v = layer.in_place.v,
-                                      .whole = layer.in_place.o,
-                                      .partial = {},
-                                      .lse = {},
-                                      .inputs_in = TensorMemory::device,
-                                      .outputs_in = TensorMemory::device,
-                                      .waits = true,
-                                      .spans = &observer_.spans,
-                                      .operation = current_->number});
-    if (!done) return only(done);
-    OperationResult result;
-    result.compute_ns = ns_since(start);
-    observer_.layer_done({.phase = phase_of(attends, size),
-                          .tokens_attended = attends ? size.context_tokens : 0,
-                          .kernels = std::chrono::nanoseconds(result.compute_ns)});
-    return result;
-}
-
 OperationResult Executor::run(const RunLayer& layer) {
-    if (layer.in_place.memory && collective_.size() == 1) return run_in_place(layer);
     const StepId first = layer.steps.empty() ? StepId{} : layer.steps[0];
     const ShardModel* model = shard_.find_model(shard_.model_of_step(first));
     const bool attends = shard_.attends(first) && !layer.left_out.q;
@@ -129,13 +101,18 @@ OperationResult Executor::run(const RunLayer& layer) {
     StepSize size;
     for (StepId step : layer.steps) size += shard_.size_of_step(step);
     const int tokens = size.tokens;
+    // With one rank nothing is joined in a client's memory: the kernels write o there, and nothing goes back but that it is done.
+    const bool is_whole = layer.in_place.memory && collective_.size() == 1;
     std::span<std::byte> output = layer.in_place.o;  // to which the join's outcome is copied in the end
     if (model && layer.layer >= 0 && layer.layer < model->spec.layer_count()) {
         const Brings brings{.q = attends, .kv = model->spec.owns_kv(layer.layer) && !layer.left_out.kv};
         if (Status placed = place_tensors(layer, *model, tokens, brings, call); !placed) {
             return placed.error() == Errc::internal ? broken(placed.error()) : only(placed);
         }
-        if (attends) {
+        if (attends && is_whole) {
+            call.whole = layer.in_place.o;
+            call.outputs_in = TensorMemory::device;
+        } else if (attends) {
             join_->prepare(model->spec, model->grid, tokens, current_->number);
             if (!output.empty() && join_->joins_into(output)) output = {};
             call.whole = join_->whole();
@@ -153,10 +130,11 @@ OperationResult Executor::run(const RunLayer& layer) {
     OperationResult result;
     result.compute_ns = ns_since(start);
     LayerWork work{.phase = phase_of(attends, size), .kernels = std::chrono::nanoseconds(result.compute_ns)};
-    if (!attends) {
+    if (attends) work.tokens_attended = size.context_tokens;
+    if (!attends || is_whole) {
         // The client may write to its memory again when it has an answer, which no join holds back until all ranks have read it.
-        const bool in_memory = call.inputs_in == TensorMemory::device;
-        if (Status all = in_memory ? collective_.barrier(deadline()) : Status(); !all) return broken(all.error());
+        const bool others_read = call.has_all_heads;
+        if (Status all = others_read ? collective_.barrier(deadline()) : Status(); !all) return broken(all.error());
         observer_.layer_done(work);
         return result;
     }
@@ -170,7 +148,6 @@ OperationResult Executor::run(const RunLayer& layer) {
         result.tensors = std::move(*whole);
     }
     result.join_ns = ns_since(join_start);
-    work.tokens_attended = size.context_tokens;
     work.join_bytes = join_->bytes_received() - joined_before;
     work.join = std::chrono::nanoseconds(result.join_ns);
     observer_.layer_done(work);

@@ -179,9 +179,8 @@ void GridSide::operation(const comm::Request& request, comm::Responder responder
     if (request.frame.header.generation != view_.generation.value || is_broken()) return;
     auto operation = unpack_operation(request.frame);
     if (!operation) return give_up("the lead sent what cannot be read: " + operation.error().to_string());
-    auto next = order_.take(*std::move(operation));
-    if (!next) return give_up(next.error().message);
-    for (Operation& one : *next) executor_.apply(std::move(one));
+    const Status taken = order_.take(*std::move(operation), executor_.apply);
+    if (!taken) give_up(taken.error().message);
 }
 
 void GridSide::connection_lost(comm::ConnectionId connection) {

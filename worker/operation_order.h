@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <map>
 #include <utility>
-#include <vector>
 
 #include "worker/operation.h"
 
@@ -16,18 +15,22 @@ class OperationOrder {
   public:
     static constexpr std::size_t kEarlyMax = 65'536;  // that wait for one before them
 
-    // What can be applied now; nothing while one before it has not come. `corrupt`: it has come before, or too many wait.
-    Result<std::vector<Operation>> take(Operation operation) {
+    // Gives `apply` what can be applied now, in order: nothing while one before it has not come. `corrupt`: it has come before, or too many wait.
+    template <class Apply>
+    Status take(Operation operation, const Apply& apply) {
         const std::uint64_t number = operation.number;
-        if (number <= last_ || early_.size() >= kEarlyMax || !early_.emplace(number, std::move(operation)).second) {
+        if (number == last_ + 1) {
+            ++last_;
+            apply(std::move(operation));
+        } else if (number <= last_ || early_.size() >= kEarlyMax ||
+                   !early_.emplace(number, std::move(operation)).second) {
             return {Errc::corrupt, fmt::format("the lead sent operation {} after operation {}", number, last_)};
         }
-        std::vector<Operation> next;
         while (!early_.empty() && early_.begin()->first == last_ + 1) {
             ++last_;
-            next.push_back(std::move(early_.extract(early_.begin()).mapped()));
+            apply(std::move(early_.extract(early_.begin()).mapped()));
         }
-        return next;
+        return {};
     }
 
   private:

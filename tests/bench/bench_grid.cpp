@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <fstream>
 
 namespace kvgrid::bench {
@@ -37,18 +36,6 @@ std::uint64_t BenchGrid::resident_bytes() {
     std::uint64_t bytes = 0;
     for (const ClusterWorker& worker : client_.status().value().workers) bytes += resident_bytes_of(worker.process_id);
     return bytes;
-}
-
-ModelSpec bench_model(const std::string& name, int layers) {
-    ModelSpec spec{.name = name,
-                   .layers = {},
-                   .query_heads = 32,
-                   .kv_heads = 8,
-                   .head_dim = 128,
-                   .dtype = Dtype::bf16,
-                   .scale = 1 / std::sqrt(128.0)};
-    for (int layer = 0; layer < layers; ++layer) spec.layers.push_back({.kv_layer = layer});
-    return spec;
 }
 
 std::uint64_t bench_pool_bytes(const ModelSpec& spec, const GridShape& grid, std::int64_t tokens, int sequences) {

@@ -7,6 +7,7 @@
 #include "client/cli/latencies.h"
 #include "client/cli/local/local_cluster.h"
 #include "client/kvgrid.h"
+#include "tests/bench/bench_model.h"
 
 namespace kvgrid::bench {
 
@@ -25,9 +26,6 @@ class BenchGrid {
     cli::LocalCluster cluster_;
     Client client_;
 };
-
-// `layers` layers of 32 query and 8 KV heads of 128, bf16.
-ModelSpec bench_model(const std::string& name, int layers);
 
 // Pages for `tokens` tokens of each of `sequences` sequences on the fullest worker, and some to spare.
 std::uint64_t bench_pool_bytes(const ModelSpec& spec, const GridShape& grid, std::int64_t tokens, int sequences);

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 
 #include "client/cli/demo/long_context.h"
@@ -19,6 +18,7 @@
 #include "comm/rpc/channel.h"
 #include "comm/wire/messages.h"
 #include "kernels/cuda/device.h"
+#include "tests/bench/bench_model.h"
 #include "tests/e2e/gpu_client.h"
 
 namespace kvgrid::bench {
@@ -29,18 +29,6 @@ using comm::MessageType;
 
 constexpr int kLayers = 4;
 constexpr int kWarmUpSteps = 20;
-
-ModelSpec bench_spec() {
-    ModelSpec spec{.name = "bench",
-                   .layers = {},
-                   .query_heads = 32,
-                   .kv_heads = 8,
-                   .head_dim = 128,
-                   .dtype = Dtype::bf16,
-                   .scale = 1 / std::sqrt(128.0)};
-    for (int layer = 0; layer < kLayers; ++layer) spec.layers.push_back({.kv_layer = layer});
-    return spec;
-}
 
 class Bed {
   public:
@@ -134,7 +122,7 @@ class Bed {
         return comm::unpack<Reply>(frame.value()).value();
     }
 
-    const ModelSpec spec_ = bench_spec();
+    const ModelSpec spec_ = bench_model("bench", kLayers);
     const cli::NewTokens tokens_ = cli::new_tokens(spec_, 1, 0, 1);
     e2e::GpuTensors tensors_{1 << 20};  // let go after the connections below
     cli::LocalCluster cluster_;

@@ -9,7 +9,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cmath>
 #include <cstdio>
 #include <random>
 #include <thread>
@@ -19,6 +18,7 @@
 #include "core/build_info.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_buffer.h"
+#include "tests/bench/bench_model.h"
 #include "tests/bench/cuda/rank_timer.h"
 #include "worker/gpu/gpu_device.h"
 #include "worker/shard.h"
@@ -36,18 +36,6 @@ using worker::TensorMemory;
 constexpr int kRanks = 2, kLayers = 16, kChunkTokens = 4096;
 constexpr ModelId kModel{1};
 constexpr SequenceId kSequence{1};
-
-ModelSpec bench_spec() {
-    ModelSpec spec{.name = "bench",
-                   .layers = {},
-                   .query_heads = 32,
-                   .kv_heads = 8,
-                   .head_dim = 128,
-                   .dtype = Dtype::bf16,
-                   .scale = 1 / std::sqrt(128.0)};
-    for (int layer = 0; layer < kLayers; ++layer) spec.layers.push_back({.kv_layer = layer});
-    return spec;
-}
 
 cudaStream_t new_stream(int device) {
     check_cuda(cudaSetDevice(device), "cudaSetDevice");
@@ -146,7 +134,7 @@ class Rank {
     }
 
     comm::Collective& control_;
-    const ModelSpec spec_ = bench_spec();
+    const ModelSpec spec_ = bench_model("bench", kLayers);
     const GridShape grid_;
     const cudaStream_t stream_;  // of the whole run
     std::unique_ptr<worker::GpuDevice> device_;

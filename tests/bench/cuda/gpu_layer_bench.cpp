@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <random>
 #include <vector>
 
+#include "tests/bench/bench_model.h"
 #include "worker/gpu/gpu_device.h"
 #include "worker/gpu_choice.h"
 #include "worker/shard.h"
@@ -29,18 +29,6 @@ struct Case {
     int new_tokens;
     int steps;
 };
-
-ModelSpec llama_spec() {
-    ModelSpec spec{.name = "bench",
-                   .layers = {},
-                   .query_heads = 32,
-                   .kv_heads = 8,
-                   .head_dim = 128,
-                   .dtype = Dtype::bf16,
-                   .scale = 1 / std::sqrt(128.0)};
-    for (int layer = 0; layer < kLayers; ++layer) spec.layers.push_back({.kv_layer = layer});
-    return spec;
-}
 
 std::vector<std::byte> random_tensor(std::size_t count) {
     std::mt19937 random(3);
@@ -130,7 +118,7 @@ class Bench {
                    bytes / kernel_us * 1e-6, median(begin_us_));
     }
 
-    const ModelSpec spec_ = llama_spec();
+    const ModelSpec spec_ = bench::bench_model("bench", kLayers);
     std::unique_ptr<GpuDevice> device_;
     Shard shard_;
     std::uint64_t last_step_ = 0;

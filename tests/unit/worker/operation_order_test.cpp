@@ -15,38 +15,44 @@ Operation operation(std::uint64_t number) {
     return {number, ReportOccupancy{}, {}};
 }
 
-TEST(OperationOrder, WhatComesEarlyWaits) {
+struct OrderTest : testing::Test {
+    Status take(std::uint64_t number) {
+        return order.take(operation(number), [this](const Operation& next) { applied.push_back(next.number); });
+    }
+
     OperationOrder order;
-    EXPECT_TRUE(order.take(operation(2)).value().empty());
-    EXPECT_TRUE(order.take(operation(3)).value().empty());
-    const auto next = order.take(operation(1)).value();
-    ASSERT_EQ(next.size(), 3u);
-    for (std::uint64_t i = 0; i < 3; ++i) EXPECT_EQ(next[i].number, i + 1);
+    std::vector<std::uint64_t> applied;
+};
+
+TEST_F(OrderTest, WhatComesEarlyWaits) {
+    ASSERT_TRUE(take(2));
+    ASSERT_TRUE(take(3));
+    EXPECT_TRUE(applied.empty());
+    ASSERT_TRUE(take(1));
+    EXPECT_EQ(applied, (std::vector<std::uint64_t>{1, 2, 3}));
 }
 
-TEST(OperationOrder, AnyOrderOfComingGivesTheSame) {
+TEST_F(OrderTest, AnyOrderOfComingGivesTheSame) {
     std::mt19937 random(5);
     for (int run = 0; run < 50; ++run) {
         std::vector<std::uint64_t> numbers(20);
         std::iota(numbers.begin(), numbers.end(), 1);
         std::ranges::shuffle(numbers, random);
-        OperationOrder order;
-        std::vector<std::uint64_t> applied;
-        for (const std::uint64_t number : numbers) {
-            for (const Operation& next : order.take(operation(number)).value()) applied.push_back(next.number);
-        }
+        order = {};
+        applied.clear();
+        for (const std::uint64_t number : numbers) ASSERT_TRUE(take(number));
         std::ranges::sort(numbers);
         EXPECT_EQ(applied, numbers);
     }
 }
 
-TEST(OperationOrder, WhatComesTwiceIsCorrupt) {
-    OperationOrder order;
-    ASSERT_TRUE(order.take(operation(1)));
-    ASSERT_TRUE(order.take(operation(3)));
-    EXPECT_EQ(order.take(operation(1)).error(), Errc::corrupt);
-    EXPECT_EQ(order.take(operation(3)).error(), Errc::corrupt);
-    EXPECT_EQ(order.take(operation(2)).value().size(), 2u);
+TEST_F(OrderTest, WhatComesTwiceIsCorrupt) {
+    ASSERT_TRUE(take(1));
+    ASSERT_TRUE(take(3));
+    EXPECT_EQ(take(1).error(), Errc::corrupt);
+    EXPECT_EQ(take(3).error(), Errc::corrupt);
+    ASSERT_TRUE(take(2));
+    EXPECT_EQ(applied, (std::vector<std::uint64_t>{1, 2, 3}));
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ class TextStream:
         self._row = row
         self._base = 0  # a token at place t is rotated as one at t - base
         self._sink_shift = 0  # how far the sinks are rotated beyond their own places
-        self._sink_keys: list[torch.Tensor] = []  # [kv layer]: as they came
+        self._sink_rows: list[tuple[torch.Tensor, torch.Tensor]] = []  # [kv layer]: k and v as they came
         if positions == "cache_relative":
             self._frequencies = _frequencies_of(attached)
             trained = int(getattr(attached.model.config.get_text_config(), "max_position_embeddings", 0) or 0)
@@ -106,10 +106,9 @@ class TextStream:
 
     def _move_sinks(self, shift: int) -> None:
         layers = self._kv_layers()
-        if not self._sink_keys:
-            self._sink_keys = [self._read(layer, 0, self.sinks)[0] for layer in layers]
-        for layer, keys in zip(layers, self._sink_keys, strict=True):
-            _, values = self._read(layer, 0, self.sinks)
+        if not self._sink_rows:
+            self._sink_rows = [self._read(layer, 0, self.sinks) for layer in layers]
+        for layer, (keys, values) in zip(layers, self._sink_rows, strict=True):
             self._row.sequence.rewrite_kv(layer, 0, _rotated(keys, shift, self._frequencies), values)
         self._sink_shift = shift
 
