@@ -203,18 +203,19 @@ Result<GridOccupancy> Client::occupancy() {
     return from_wire(*reply);
 }
 
-Status Client::share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes) {
+Status Client::share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes, int memory) {
     if (bytes == 0)
         return {Errc::invalid_argument, "0 bytes of GPU memory were to be shared: share at least one tensor's"};
-    return impl_->share_device_memory(ipc_handle, bytes);
+    return impl_->share_device_memory(ipc_handle, bytes, memory);
 }
 
-Status Client::unshare_device_memory() {
-    return impl_->share_device_memory({}, 0);
+Status Client::unshare_device_memory(int memory) {
+    return impl_->share_device_memory({}, 0, memory);
 }
 
-Status Client::Impl::share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes) {
+Status Client::Impl::share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes, int memory) {
     wire::ShareDeviceMemoryRequest request;
+    request.set_memory(static_cast<std::uint32_t>(memory));
     request.set_handle(handle.data(), handle.size());
     request.set_bytes(bytes);
     return status_of(link.call_lead(

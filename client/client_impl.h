@@ -21,7 +21,8 @@ struct Client::Impl {
     Result<std::shared_ptr<const ModelSpec>> spec_of(ModelId model, Deadline until);
     std::shared_ptr<const ModelSpec> keep(ModelId model, const ModelSpec& spec);
     Result<std::vector<RegisteredModel>> list_models(Deadline until);
-    Status share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes);  // 0 bytes: lets it go
+    Status share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes,
+                               int memory);  // 0 bytes: lets it go
     Result<SequencePage> list_sequences(const SequencePageOptions& page, Deadline until);
 
     ClientOptions options;

@@ -187,6 +187,7 @@ struct LayerInput {
 struct DeviceTensors {
     std::uint64_t q = 0, k = 0, v = 0;
     std::uint64_t o = 0;  // out, [tokens, query_heads, head_dim]; overlaps none of the others
+    int memory = 0;       // which of those that are shared
     // In an iterate step: the call has no q (and no o), or no k and v.
     bool without_q = false, without_kv = false;
 };
@@ -236,15 +237,15 @@ class Client {
     Result<GridOccupancy> occupancy();
 
     // Shares the first `bytes` of an allocation of this process's GPU memory with the lead, by the handle that cudaIpcGetMemHandle gives for it, for
-    // Step::layer_on_device. It takes the place of what was shared before. It stays allocated until `unshare_device_memory` has succeeded, with no
-    // layer_on_device under way, or all handles of this Client are gone. To be shared again when a connection was lost: layer_on_device
-    // says so (wrong_state).
+    // Step::layer_on_device. It takes the place of what was shared before as the same `memory`, 0 to 15. It stays allocated until
+    // `unshare_device_memory` has succeeded, with no layer_on_device under way, or all handles of this Client are gone. To be shared again when a
+    // connection was lost: layer_on_device says so (wrong_state).
     //
     //   Cost    nothing is copied where all workers reach the memory; else tensors go through the host's.
     //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one.
     //           invalid_argument: the handle opens nothing, or the allocation is smaller.
-    Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes);
-    Status unshare_device_memory();
+    Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes, int memory = 0);
+    Status unshare_device_memory(int memory = 0);  // nothing of that number: done as well
 
     // Records what all ranks do from now on; `take_trace` reads what there is so far, as often as one likes. One recording at a time: a new
     // one replaces the last.
@@ -307,6 +308,7 @@ class Step {
 
     StepId id() const;
     const ModelSpec& spec() const;
+    StepKind kind() const;
     int token_count() const;                        // of all parts
     std::span<const std::int64_t> lengths() const;  // committed length of each part's sequence before this step
 

@@ -75,6 +75,11 @@ comm::Payload layer_payload(const LayerInput& input) {
     return comm::Payload::own(std::move(bytes));
 }
 
+bool may_be_under_way(const Error& error) {
+    return error == Errc::deadline_exceeded || error == Errc::peer_lost || error == Errc::unavailable ||
+           error == Errc::stale_generation;
+}
+
 Status check_layer_output(const LayerCall& call, std::span<const std::byte> bytes) {
     if (bytes.size() == query_bytes(call)) return {};
     return {Errc::corrupt, fmt::format("the lead answered {} bytes for o of layer {}; {} tokens of model '{}' make {}",

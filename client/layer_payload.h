@@ -31,6 +31,9 @@ void copy_layer_input(const LayerInput& input, std::span<std::byte> to);
 // As one payload: the layer request's.
 comm::Payload layer_payload(const LayerInput& input);
 
+// Whether the lead may still be at work on a call that ended so.
+bool may_be_under_way(const Error& error);
+
 // What came as o. corrupt: there are more or fewer bytes than o has.
 Status check_layer_output(const LayerCall& call, std::span<const std::byte> bytes);
 

@@ -49,12 +49,6 @@ LayerRequest make_request(const Lead& lead, StepId step, const LayerCall& call, 
             output_bytes};
 }
 
-// Whether the lead may still be at work on a call that ended so.
-bool may_be_under_way(const Error& error) {
-    return error == Errc::deadline_exceeded || error == Errc::peer_lost || error == Errc::unavailable ||
-           error == Errc::stale_generation;
-}
-
 // o where it arrived: in the reply, or in the block that the call gave.
 Result<std::span<const std::byte>> answered(const LayerCall& call, const LayerRequest& sent,
                                             const Result<comm::Frame>& reply) {
@@ -138,6 +132,10 @@ const ModelSpec& Step::spec() const {
     return *impl_->spec;
 }
 
+StepKind Step::kind() const {
+    return impl_->kind;
+}
+
 int Step::token_count() const {
     return impl_->tokens;
 }
@@ -201,6 +199,7 @@ Status Step::layer_on_device(int layer, const DeviceTensors& tensors) {
     at.set_k(tensors.k);
     at.set_v(tensors.v);
     at.set_o(tensors.o);
+    request.set_device_memory(static_cast<std::uint32_t>(tensors.memory));
     return status_of(
         impl_->call({.type = MessageType::layer, .reply = MessageType::layer_reply, .message = comm::pack(request)},
                     impl_->client->deadline()));

@@ -241,7 +241,7 @@ void Service::layer_in_place(const Request& request, const wire::LayerRequest& m
     if (request.frame.payload.size() > 0 || message.shared_bytes() > 0) {
         return responder.fail({Errc::invalid_argument, "tensors came twice: in GPU memory, and beside it"});
     }
-    const auto region = device_memories_.of(request.connection);
+    const auto region = device_memories_.of(request.connection, message.device_memory());
     if (!region) return responder.fail(region.error());
     const wire::DeviceOffsets& at = message.on_device();
     lead_.layer_in_place(StepId{message.step()}, {message.layer(), {message.without_q(), message.without_kv()}},
@@ -253,12 +253,13 @@ void Service::share_device_memory(const Request& request, Responder responder) {
     const auto message = parse<wire::ShareDeviceMemoryRequest>(request, responder);
     if (!message) return;
     const comm::ConnectionId connection = request.connection;
-    if (message->bytes() == 0) return let_go(device_memories_.let_go(connection), answer_empty(std::move(responder)));
-    const auto before = device_memories_.of(connection);
-    const auto number = device_memories_.share(request, message->handle(), message->bytes());
-    if (!number) return responder.fail(number.error());
-    if (before) let_go(*before, [](OperationResult) {});
-    OpenClientMemory open{.memory = *number, .bytes = message->bytes()};
+    if (message->bytes() == 0) {
+        return let_go(device_memories_.let_go(connection, message->memory()), answer_empty(std::move(responder)));
+    }
+    const auto shared = device_memories_.share(request, *message);
+    if (!shared) return responder.fail(shared.error());
+    let_go(shared->before, [](OperationResult) {});
+    OpenClientMemory open{.memory = shared->now.number, .bytes = message->bytes()};
     std::ranges::copy(std::as_bytes(std::span(message->handle())), open.handle.begin());
     share_with_peers(connection, open, std::move(responder));
 }
@@ -281,7 +282,7 @@ void Service::let_go(const DeviceRegion& region, Lead::Done done) {
 
 void Service::connection_lost(comm::ConnectionId connection) {
     shared_memory_.connection_lost(connection);
-    let_go(device_memories_.let_go(connection), [](OperationResult) {});
+    for (const DeviceRegion& region : device_memories_.let_go_all(connection)) let_go(region, [](OperationResult) {});
 }
 
 void Service::share_memory(const Request& request, Responder responder) {

@@ -260,7 +260,7 @@ TEST_F(StepTest, ACallInGpuMemorySendsPlacesAlone) {
     EXPECT_EQ(share.bytes(), 4096u);
 
     Step step = begin();
-    ASSERT_TRUE(step.layer_on_device(1, {.q = 16, .k = 32, .v = 48, .o = 64}).ok());
+    ASSERT_TRUE(step.layer_on_device(1, {.q = 16, .k = 32, .v = 48, .o = 64, .memory = 3}).ok());
     EXPECT_EQ(cluster.lead.last(MessageType::layer).payload.size(), 0u);
     const auto request = cluster.lead.last_message<wire::LayerRequest>(MessageType::layer);
     EXPECT_EQ(request.step(), 7u);
@@ -270,15 +270,17 @@ TEST_F(StepTest, ACallInGpuMemorySendsPlacesAlone) {
     EXPECT_EQ(request.on_device().k(), 32u);
     EXPECT_EQ(request.on_device().v(), 48u);
     EXPECT_EQ(request.on_device().o(), 64u);
+    EXPECT_EQ(request.device_memory(), 3u);
     cluster.lead.fail(MessageType::layer, {Errc::wrong_state, "share it first"});
     EXPECT_EQ(step.layer_on_device(2, {}).error(), Errc::wrong_state);
     EXPECT_TRUE(step.commit().ok());
     EXPECT_EQ(step.layer_on_device(2, {}).error(), Errc::wrong_state);
     EXPECT_EQ(cluster.lead.count(MessageType::layer), 2);
 
-    ASSERT_TRUE(client.unshare_device_memory().ok());
+    ASSERT_TRUE(client.unshare_device_memory(5).ok());
     share = cluster.lead.last_message<wire::ShareDeviceMemoryRequest>(MessageType::share_device_memory);
     EXPECT_EQ(share.bytes(), 0u);
+    EXPECT_EQ(share.memory(), 5u);
     EXPECT_TRUE(share.handle().empty());
 }
 

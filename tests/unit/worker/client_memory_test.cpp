@@ -91,8 +91,9 @@ class ClientMemory : public testing::Test {
         return comm::from_wire(comm::unpack<wire::ErrorReply>(*answer_).value()).to_string();
     }
     std::string share(std::uint64_t bytes, const std::string& handle = kHandle, int process = kElsewhere,
-                      comm::ConnectionId connection = kOwner) {
+                      comm::ConnectionId connection = kOwner, std::uint32_t memory = 0) {
         wire::ShareDeviceMemoryRequest request;
+        request.set_memory(memory);
         request.set_handle(handle);
         request.set_bytes(bytes);
         send(service_, MessageType::share_device_memory, request, {}, connection, process);
@@ -271,7 +272,25 @@ TEST_F(ClientMemory, ItIsLetGoWithItsConnectionAndTheLastCall) {
     EXPECT_EQ(lead_.counters().steps_abandoned, 1u);
 }
 
-TEST_F(ClientMemory, AConnectionHasOneAtATime) {
+TEST_F(ClientMemory, AConnectionHasSeveralByNumber) {
+    ASSERT_EQ(share(kMemoryBytes / 2), "");
+    const StepId step = begin(1, 1);
+    wire::LayerRequest request = in_place(step, 0, {0, 4096, 8192, kMemoryBytes / 2});
+    request.set_device_memory(3);
+    EXPECT_NE(call(request).find("wrong_state: this connection has shared no GPU memory 3"), std::string::npos);
+    ASSERT_EQ(share(kMemoryBytes, kHandle, kElsewhere, kOwner, 3), "");
+    EXPECT_EQ(call(request), "");  // which the first has no room for
+    EXPECT_NE(share(16, kHandle, kElsewhere, kOwner, 16).find("invalid_argument: GPU memory 16"), std::string::npos);
+
+    ASSERT_EQ(share(0, "", kElsewhere, kOwner, 0), "");
+    EXPECT_TRUE(opened_[0].expired());
+    EXPECT_FALSE(opened_[1].expired());
+    EXPECT_EQ(end(step, MessageType::abort_step), "");
+    service_.connection_lost(kOwner);
+    EXPECT_TRUE(opened_[1].expired());
+}
+
+TEST_F(ClientMemory, AnotherOfTheSameNumberTakesItsPlace) {
     ASSERT_EQ(share(kMemoryBytes), "");
     EXPECT_NE(share(kMemoryBytes + 1), "");
     EXPECT_FALSE(opened_[0].expired());
