@@ -46,6 +46,8 @@ class Handle {
   public:
     Handle(T object, const char* name)
         : object_(std::make_shared<T>(std::move(object))), name_(name), process_id_(getpid()) {}
+    Handle(std::shared_ptr<T> object, const char* name)
+        : object_(std::move(object)), name_(name), process_id_(getpid()) {}
     Handle(Handle&&) noexcept = default;
     ~Handle() { end(); }
 

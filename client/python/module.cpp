@@ -15,4 +15,5 @@ NB_MODULE(_native, module) {
     python::bind_sequence(module);
     python::bind_step(module);
     python::bind_local_cluster(module);
+    python::bind_gpu_memory(module);
 }

@@ -1,7 +1,10 @@
 #include "client/python/tensor.h"
 
 #include <fmt/format.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "client/python/call.h"
@@ -36,26 +39,33 @@ std::string shape_of(const Array& tensor) {
     return text + "]";
 }
 
+[[noreturn]] void wrong_shape(const TensorRule& rule, const std::string& shape) {
+    fail(Errc::invalid_argument, fmt::format("{} has shape {}; [{}] is expected: [tokens, heads, head_dim]", rule.name,
+                                             shape, fmt::join(rule.shape, ", ")));
+}
+
+[[noreturn]] void wrong_dtype(const TensorRule& rule, const std::string& dtype) {
+    fail(Errc::invalid_argument,
+         fmt::format("{} is of {}; the model's dtype is {}", rule.name, dtype, name_of(rule.dtype)));
+}
+
+template <class Array>
+void check_is_on_cpu(const Array& tensor, const TensorRule& rule) {
+    if (tensor.device_type() == nb::device::cpu::value) return;
+    fail(Errc::unsupported, fmt::format("{} is not in the CPU's memory (DLPack device type {}): move it there first, "
+                                        "or let all tensors of the call be on one GPU",
+                                        rule.name, tensor.device_type()));
+}
+
 template <class Array>
 void check(const Array& tensor, const TensorRule& rule) {
-    if (tensor.device_type() != nb::device::cpu::value) {
-        fail(Errc::unsupported,
-             fmt::format("{} is not in the CPU's memory (DLPack device type {}): move it there first", rule.name,
-                         tensor.device_type()));
-    }
     const bool shaped = tensor.ndim() == 3 && tensor.shape(0) == static_cast<std::size_t>(rule.shape[0]) &&
                         tensor.shape(1) == static_cast<std::size_t>(rule.shape[1]) &&
                         tensor.shape(2) == static_cast<std::size_t>(rule.shape[2]);
-    if (!shaped) {
-        fail(Errc::invalid_argument, fmt::format("{} has shape {}; [{}] is expected: [tokens, heads, head_dim]",
-                                                 rule.name, shape_of(tensor), fmt::join(rule.shape, ", ")));
-    }
+    if (!shaped) wrong_shape(rule, shape_of(tensor));
     const nb::dlpack::dtype expected = dlpack_dtype(rule.dtype);
     const bool bits_of_bf16 = rule.dtype == Dtype::bf16 && tensor.dtype() == nb::dtype<std::uint16_t>();
-    if (tensor.dtype() != expected && !bits_of_bf16) {
-        fail(Errc::invalid_argument, fmt::format("{} is of {}; the model's dtype is {}", rule.name,
-                                                 shown(tensor.dtype()), name_of(rule.dtype)));
-    }
+    if (tensor.dtype() != expected && !bits_of_bf16) wrong_dtype(rule, shown(tensor.dtype()));
 }
 
 template <class Array>
@@ -77,6 +87,15 @@ bool is_contiguous(const Array& tensor) {
     }
     return true;
 }
+
+template <class Array>
+void check_is_contiguous(const Array& tensor, const TensorRule& rule) {
+    if (is_contiguous(tensor)) return;
+    fail(Errc::invalid_argument, fmt::format("{} is not contiguous: elements must lie one after the other", rule.name));
+}
+
+constexpr const char* kReadable = "a tensor that exports DLPack or the buffer protocol is expected";
+constexpr const char* kWritable = "a tensor that can be written and exports DLPack or the buffer protocol is expected";
 
 // One row of head_dim elements after the other.
 std::vector<std::byte> gathered(const nb::ndarray<nb::ro>& tensor, std::size_t element_bytes) {
@@ -106,9 +125,8 @@ std::vector<std::byte> gathered(const nb::ndarray<nb::ro>& tensor, std::size_t e
 }  // namespace
 
 InputTensor::InputTensor(nb::handle tensor, const TensorRule& rule)
-    : tensor_(imported<nb::ndarray<nb::ro>>(tensor, rule,
-                                            "a tensor that exports DLPack or the buffer protocol is expected")),
-      element_bytes_(byte_size(rule.dtype)) {
+    : tensor_(imported<nb::ndarray<nb::ro>>(tensor, rule, kReadable)), element_bytes_(byte_size(rule.dtype)) {
+    check_is_on_cpu(tensor_, rule);
     check(tensor_, rule);
     strided_ = !is_contiguous(tensor_);
     contiguous_ = {static_cast<const std::byte*>(tensor_.data()), tensor_.size() * element_bytes_};
@@ -121,13 +139,56 @@ std::span<const std::byte> InputTensor::bytes() {
 }
 
 OutputTensor::OutputTensor(nb::handle tensor, const TensorRule& rule)
-    : tensor_(imported<nb::ndarray<>>(
-          tensor, rule, "a tensor that can be written and exports DLPack or the buffer protocol is expected")) {
+    : tensor_(imported<nb::ndarray<>>(tensor, rule, kWritable)) {
+    check_is_on_cpu(tensor_, rule);
     check(tensor_, rule);
-    if (!is_contiguous(tensor_))
-        fail(Errc::invalid_argument,
-             fmt::format("{} is not contiguous: elements must lie one after the other", rule.name));
+    check_is_contiguous(tensor_, rule);
     bytes_ = {static_cast<std::byte*>(tensor_.data()), tensor_.size() * byte_size(rule.dtype)};
+}
+
+template <class Array>
+void GpuTensor::look_at(const Array& array, const TensorRule& rule) {
+    if (array.device_type() != nb::device::cuda::value) {
+        fail(Errc::invalid_argument,
+             fmt::format("{} is not in a GPU's memory (DLPack device type {}), as other tensors of the call are",
+                         rule.name, array.device_type()));
+    }
+    check(array, rule);
+    check_is_contiguous(array, rule);
+    data_ = static_cast<const std::byte*>(array.data());
+    bytes_ = array.size() * byte_size(rule.dtype);
+    gpu_ = array.device_id();
+}
+
+void GpuTensor::read_tuple(const nb::tuple& written_down, const TensorRule& rule) {
+    const auto shape = nb::cast<std::vector<std::int64_t>>(written_down[1]);
+    if (!std::ranges::equal(shape, rule.shape)) wrong_shape(rule, fmt::format("[{}]", fmt::join(shape, ", ")));
+    const auto dtype = nb::cast<std::string>(written_down[2]);
+    if (dtype != name_of(rule.dtype)) wrong_dtype(rule, dtype);
+    data_ = reinterpret_cast<const std::byte*>(nb::cast<std::uintptr_t>(written_down[0]));
+    bytes_ = static_cast<std::size_t>(shape[0] * shape[1] * shape[2]) * byte_size(rule.dtype);
+    gpu_ = nb::cast<int>(written_down[3]);
+}
+
+GpuTensor::GpuTensor(nb::handle tensor, const TensorRule& rule, Use use) {
+    if (nb::isinstance<nb::tuple>(tensor)) {
+        read_tuple(nb::borrow<nb::tuple>(tensor), rule);
+    } else if (use == Use::written) {
+        look_at(written_ = imported<nb::ndarray<>>(tensor, rule, kWritable), rule);
+    } else {
+        look_at(read_ = imported<nb::ndarray<nb::ro>>(tensor, rule, kReadable), rule);
+    }
+}
+
+nb::object gpu_tensor(void* data, int gpu, std::shared_ptr<void> owner, const Shape& shape, Dtype dtype) {
+    auto kept = std::make_unique<std::shared_ptr<void>>(std::move(owner));
+    const nb::capsule held(kept.release(),
+                           [](void* pointer) noexcept { delete static_cast<std::shared_ptr<void>*>(pointer); });
+    const std::array<std::size_t, 3> sizes{static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1]),
+                                           static_cast<std::size_t>(shape[2])};
+    return nb::ndarray<nb::array_api>(data, sizes.size(), sizes.data(), held, nullptr, dlpack_dtype(dtype),
+                                      nb::device::cuda::value, gpu)
+        .cast(nb::rv_policy::reference);
 }
 
 nb::object owned_tensor(std::vector<std::byte> bytes, const Shape& shape, Dtype dtype) {

@@ -120,6 +120,13 @@ class OnAnotherDevice:
         return capsule
 
 
-def test_a_tensor_on_a_gpu_is_refused_by_name(layer):
-    with pytest.raises(kvgrid.Unsupported, match="q is not in the CPU's memory"):
-        layer(q=OnAnotherDevice(torch.from_numpy(layer.good["q"].copy())))
+def test_tensors_on_cpu_and_gpu_do_not_mix(layer):
+    with pytest.raises(kvgrid.Unsupported, match="k is not in the CPU's memory"):
+        layer(k=OnAnotherDevice(torch.from_numpy(layer.good["k"].copy())))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA driver here")
+def test_without_a_driver_a_tensor_on_a_gpu_is_refused_by_name(layer):
+    tensors = {name: OnAnotherDevice(torch.from_numpy(values.copy())) for name, values in layer.good.items()}
+    with pytest.raises(kvgrid.Unsupported, match="there is no CUDA driver here"):
+        layer(**tensors, out=OnAnotherDevice(torch.from_numpy(layer.expected.copy())))

@@ -34,7 +34,7 @@ from kvgrid.errors import (
     WrongState,
 )
 from kvgrid.local_cluster import LocalCluster, local
-from kvgrid.model import Model
+from kvgrid.model import GpuTensors, Model
 from kvgrid.model_spec import ModelSpec
 from kvgrid.sequence import Sequence
 from kvgrid.step import Step
@@ -46,6 +46,7 @@ __all__ = [
     "Corrupt",
     "DeadlineExceeded",
     "Error",
+    "GpuTensors",
     "Internal",
     "InvalidArgument",
     "LocalCluster",

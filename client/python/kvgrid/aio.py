@@ -20,7 +20,9 @@ from typing import Any, Literal, TypeVar
 
 import kvgrid
 from kvgrid import _native
+from kvgrid.model import GpuTensors
 from kvgrid.model_spec import ModelSpec
+from kvgrid.tensors import is_on_gpu, stream_of
 
 _CALLS_MAX = 32  # of one client at once; further ones wait for their turn
 
@@ -55,9 +57,14 @@ class AsyncStep:
     def lengths(self) -> list[int]:
         return self._step.lengths
 
-    async def layer(self, layer: int, q: Any = None, k: Any = None, v: Any = None, out: Any = None) -> Any:
-        """As kvgrid.Step.layer. The tensors must not change before it returns."""
-        return await self._calls(self._step.layer, layer, q, k, v, out)
+    async def layer(
+        self, layer: int, q: Any = None, k: Any = None, v: Any = None, out: Any = None, *, stream: Any = None
+    ) -> Any:
+        """As kvgrid.Step.layer. The tensors must not change before it returns. `stream` None: torch's current one of the calling thread."""
+        first = k if q is None else q
+        if is_on_gpu(first):  # current streams are a thread's own
+            stream = stream_of(first, stream)
+        return await self._calls(lambda: self._step.layer(layer, q, k, v, out, stream=stream))
 
     async def commit(self) -> None:
         await self._calls(self._step.commit)
@@ -140,6 +147,9 @@ class AsyncModel:
     @property
     def grid(self) -> tuple[int, int]:
         return self._model.grid
+
+    async def gpu_tensors(self, tokens: int, *, gpu: int = 0) -> GpuTensors:
+        return await self._calls(lambda: self._model.gpu_tensors(tokens, gpu=gpu))
 
     async def open(
         self, *, tenant: str = "default", expected_tokens: int = 0, window: int = 0, sinks: int = 0

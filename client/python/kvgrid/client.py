@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
@@ -22,8 +23,11 @@ class Client:
     repeated until then; others are sent once.
     """
 
-    def __init__(self, native: _native.Client) -> None:
+    def __init__(self, native: _native.Client, timeout_ms: int) -> None:
         self._native = native
+        self._timeout_ms = timeout_ms
+        self._gpu: _native.GpuMemory | None = None
+        self._gpu_lock = threading.Lock()
         self._sequences: weakref.WeakSet[Sequence] = weakref.WeakSet()
         self._steps: weakref.WeakSet[Step] = weakref.WeakSet()
 
@@ -73,9 +77,17 @@ class Client:
         """
         parts = list(parts)
         native = self._native.begin([(sequence._native, tokens) for sequence, tokens in parts], kind)
-        step = Step(native, [sequence for sequence, _ in parts])
+        step = Step(native, self, [sequence for sequence, _ in parts])
         self._steps.add(step)
         return step
+
+    def _gpu_memory(self) -> _native.GpuMemory:
+        """Where tensors of layer calls are on a GPU. The CUDA driver is looked for then, not before."""
+        if self._gpu is None:
+            with self._gpu_lock:
+                if self._gpu is None:
+                    self._gpu = _native.gpu_memory(self._native, self._timeout_ms)
+        return self._gpu
 
     def close(self) -> None:
         """Aborts steps that are open, closes the sequences that are not released, and ends the connection."""
@@ -85,6 +97,8 @@ class Client:
             step._give_up()
         for sequence in list(self._sequences):
             sequence._native.end()
+        if self._gpu is not None:
+            self._gpu.end()
         self._native.end()
 
     def __enter__(self) -> Client:
@@ -104,4 +118,5 @@ def connect(endpoint: str, *, timeout: float = 30.0, wait_until_ready: bool = Tr
     wait_until_ready   False: nobody is called yet, so that Client.status can say what is missing
     Raises Unavailable where nobody answers in time, or the cluster is not ready, and why.
     """
-    return Client(_native.connect(endpoint, round(timeout * 1000), wait_until_ready))
+    timeout_ms = round(timeout * 1000)
+    return Client(_native.connect(endpoint, timeout_ms, wait_until_ready), timeout_ms)

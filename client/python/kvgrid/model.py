@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvgrid import _native
 from kvgrid.model_spec import ModelSpec
@@ -10,6 +10,15 @@ from kvgrid.sequence import Sequence
 
 if TYPE_CHECKING:
     from kvgrid.client import Client
+
+
+class GpuTensors(NamedTuple):
+    """q and o [tokens, query_heads, head_dim], k and v [tokens, kv_heads, head_dim]."""
+
+    q: Any
+    k: Any
+    v: Any
+    o: Any
 
 
 class Model:
@@ -47,6 +56,17 @@ class Model:
         """
         native = self._client._native.open(self._native, tenant, expected_tokens, window, sinks)
         return Sequence(native, self._client)
+
+    def gpu_tensors(self, tokens: int, *, gpu: int = 0) -> GpuTensors:
+        """Memory on a GPU of this process for the tensors of steps of up to so many tokens, which layer calls use where it lies.
+
+        They export DLPack: `q, k, v, o = map(torch.from_dlpack, model.gpu_tensors(8))`. A step of fewer tokens takes their first rows. Nothing is in
+        them yet. The memory is shared with the lead, and freed when the last tensor of it is gone.
+
+        gpu      CUDA's number for it in this process
+        Raises   Unsupported: no such GPU, or one whose memory the lead does not reach (it is on another host, or on a CPU). NoRoom
+        """
+        return GpuTensors(*self._client._gpu_memory().tensors(self._native, tokens, gpu))
 
     def __repr__(self) -> str:
         return f"<kvgrid.Model {self.id} '{self.spec.name}', grid {self.grid[0]} x {self.grid[1]}>"

@@ -130,7 +130,7 @@ def attach(
 ) -> Attachment:
     """Registers a model with the cluster and sets its attention to the grid's, until Attachment.detach.
 
-    model                   Llama (also SmolLM), Mistral, Qwen2, Qwen3, Gemma 2 and 3, on the CPU
+    model                   Llama (also SmolLM), Mistral, Qwen2, Qwen3, Gemma 2 and 3, on the CPU or on GPUs of CUDA's
     grid                    a connected client, or a cluster of kvgrid.local
     name                    of the model in the cluster; None: the last part of its path, or its type. One name is one geometry
     tenant                  to whom its sequences are accounted
@@ -140,8 +140,8 @@ def attach(
                             Client.register raises
     """
     check_version()
-    if model.device.type != "cpu":
-        raise Unsupported(f"the model is on {model.device}: must be on the CPU, from where tensors go to the grid")
+    if model.device.type not in ("cpu", "cuda"):
+        raise Unsupported(f"the model is on {model.device}: must be on the CPU or on a GPU of CUDA's, from where tensors go to the grid")
     if getattr(model.config.get_text_config(), "_attn_implementation", None) == attention.NAME:
         raise InvalidArgument("this model is attached already: detach() comes first")
     dtype = str(model.dtype).removeprefix("torch.")

@@ -54,14 +54,14 @@ class BatchStep:
         o = self._step.layer(layer, *(self._tokens_of(tensor) for tensor in (q, k, v)))
         if self._places is not None:
             padded = o.new_zeros(rows * new, heads, head_dim)
-            padded[self._places] = o
+            padded[self._places.to(o.device)] = o
             o = padded
         return o.view(rows, new, heads, head_dim)
 
     def _tokens_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """[rows, heads, new, head_dim] to [tokens, heads, head_dim]; a copy where there are several rows and columns."""
         flat = tensor.transpose(1, 2).flatten(0, 1)
-        return flat if self._places is None else flat[self._places]
+        return flat if self._places is None else flat[self._places.to(flat.device)]
 
     def commit(self) -> None:
         if self._step is not None:

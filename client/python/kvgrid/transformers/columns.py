@@ -12,7 +12,7 @@ from kvgrid.errors import InvalidArgument, Unsupported
 
 
 class Columns:
-    """The columns that the rows of one cache have seen. Without padding it costs nothing, else rows * count bytes."""
+    """The columns that the rows of one cache have seen, on the CPU. Without padding it costs nothing, else rows * count bytes."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -29,6 +29,7 @@ class Columns:
                 f"attention_mask has shape {list(mask.shape)}: must be {[rows, self.count + new]}, for it covers the {self.count} columns "
                 "of the cache and the new ones"
             )
+        mask = None if mask is None else mask.cpu()
         if self.count and not self._agrees(mask):
             raise Unsupported("attention_mask differs from that of earlier calls in columns that are in the cache already")
         if mask is None:

@@ -76,10 +76,10 @@ class TextStream:
                     piece of several tokens has the sinks where they are for its last one
         Cost        one forward over the new tokens for each piece; cache_relative with sinks: and their keys, to every layer
         """
-        ids = torch.as_tensor(token_ids, dtype=torch.long).reshape(-1)
         model = self._attached.model
+        ids = torch.as_tensor(token_ids, dtype=torch.long, device=model.device).reshape(-1)
         if not len(ids):
-            return torch.empty(0, model.config.get_text_config().vocab_size)
+            return torch.empty(0, model.config.get_text_config().vocab_size, device=model.device)
         if self._row.length != self.length:
             raise WrongState("the stream's cache was used by another: it has other tokens")
         return torch.cat([self._feed_piece(piece) for piece in ids.split(self.window)])
@@ -88,7 +88,7 @@ class TextStream:
         if self.positions == "cache_relative":
             self._make_room_for(len(ids))
         first = self.length - self._base
-        places = torch.arange(first, first + len(ids)).unsqueeze(0)
+        places = torch.arange(first, first + len(ids), device=ids.device).unsqueeze(0)
         named: dict[str, Any] = {CACHE_ARGUMENT: self._cache, "use_cache": True, "position_ids": places}
         logits = self._attached.model(ids.unsqueeze(0), **named).logits[0]
         self._row.tokens = None  # their number does not grow here
@@ -145,7 +145,7 @@ class TextStream:
 
 
 def _frequencies_of(attached: Attachment) -> torch.Tensor:
-    """Radians per position [head_dim / 2], fp64."""
+    """Radians per position [head_dim / 2], fp64, on the CPU."""
     rotary = getattr(attached._decoder, "rotary_emb", None)
     frequencies = getattr(rotary, "inv_freq", None)
     kind = getattr(rotary, "rope_type", "default")
@@ -154,7 +154,7 @@ def _frequencies_of(attached: Attachment) -> torch.Tensor:
             f"cache_relative positions: the model's ({kind if rotary is not None else 'not rotary'}) are not one set of rotary frequencies over whole heads "
             "that stay as they are; take positions='absolute'"
         )
-    return frequencies.double()
+    return frequencies.double().cpu()
 
 
 def _rotated(keys: torch.Tensor, positions: int, frequencies: torch.Tensor) -> torch.Tensor:
