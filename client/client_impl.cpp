@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kGiveUpWait = 2'000ms;  // steps wait for no coordinator that is away
+constexpr auto kGiveUpWait = 1'000ms;  // of a refused step for a coordinator that may be away
 
 }  // namespace
 
