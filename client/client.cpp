@@ -113,12 +113,16 @@ Result<Sequence> Client::open(const RegisteredModel& model, OpenOptions options)
     request.set_expected_tokens(options.expected_tokens);
     request.set_window(options.window);
     request.set_sinks(options.sinks);
-    auto reply = unpacked<wire::SequenceReply>(impl_->link.call_coordinator(
-        {.type = MessageType::open_sequence, .reply = MessageType::sequence_reply, .message = comm::pack(request)},
-        impl_->deadline()));
+    put(options.prefix, *request.mutable_prefix());
+    const Deadline deadline = impl_->deadline();
+    auto reply = impl_->with_room(model.id, deadline, [&] {
+        return unpacked<wire::SequenceReply>(impl_->link.call_coordinator(
+            {.type = MessageType::open_sequence, .reply = MessageType::sequence_reply, .message = comm::pack(request)},
+            deadline));
+    });
     if (!reply) return reply.error();
     return Sequence(std::make_unique<Sequence::Impl>(impl_, SequenceId{reply->sequence()}, model.id,
-                                                     impl_->keep(model.id, model.spec)));
+                                                     impl_->keep(model.id, model.spec), reply->prefix_tokens()));
 }
 
 Result<Sequence> Client::attach(SequenceId sequence) {
@@ -171,12 +175,14 @@ Result<Step> Client::begin(std::span<const StepPart> parts, StepKind kind) {
     Deadline deadline = impl_->deadline();
     auto lead = impl_->link.lead(deadline);
     if (!lead) return lead.error();
-    auto reply =
-        unpacked<wire::BeginStepReply>(impl_->link.call_lead(*lead,
-                                                             {.type = MessageType::begin_step,
-                                                              .reply = MessageType::begin_step_reply,
-                                                              .message = comm::pack(begin_request(checked, kind))},
-                                                             deadline));
+    auto reply = impl_->with_room(checked.front().first->model, deadline, [&] {
+        return unpacked<wire::BeginStepReply>(
+            impl_->link.call_lead(*lead,
+                                  {.type = MessageType::begin_step,
+                                   .reply = MessageType::begin_step_reply,
+                                   .message = comm::pack(begin_request(checked, kind))},
+                                  deadline));
+    });
     if (!reply) return reply.error();
 
     auto step = std::make_unique<Step::Impl>();

@@ -9,6 +9,13 @@
 namespace kvgrid {
 
 using comm::MessageType;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kGiveUpWait = 1'000ms;  // of a refused step for a coordinator that may be away
+
+}  // namespace
 
 Deadline Client::Impl::deadline_within(std::chrono::milliseconds limit) const {
     return deadline_in(std::min(limit, options.timeout));
@@ -47,6 +54,16 @@ Result<std::vector<RegisteredModel>> Client::Impl::list_models(Deadline until) {
         models.push_back(std::move(*model));
     }
     return models;
+}
+
+bool Client::Impl::give_up_prefix(ModelId model, Deadline until) {
+    wire::GiveUpPrefixRequest request;
+    request.set_model(model.value);
+    return link
+        .call_coordinator(
+            {.type = MessageType::give_up_prefix, .reply = MessageType::empty, .message = comm::pack(request)},
+            std::min(until, deadline_in(kGiveUpWait)))
+        .ok();
 }
 
 Result<SequencePage> Client::Impl::list_sequences(const SequencePageOptions& page, Deadline until) {

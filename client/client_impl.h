@@ -23,6 +23,15 @@ struct Client::Impl {
     Result<std::vector<RegisteredModel>> list_models(Deadline until);
     Status share_device_memory(std::span<const std::byte> handle, std::uint64_t bytes,
                                int memory);  // 0 bytes: lets it go
+    // A call that takes pages of a model. Refused for want of them (no_room), it is made again for as long as the cluster has a sequence to give up that it
+    // only keeps; the last outcome counts.
+    template <class Call>
+    auto with_room(ModelId model, Deadline until, Call call) {
+        auto outcome = call();
+        while (!outcome && outcome.error() == Errc::no_room && give_up_prefix(model, until)) outcome = call();
+        return outcome;
+    }
+    bool give_up_prefix(ModelId model, Deadline until);  // false: there was none, or nobody answered
     Result<SequencePage> list_sequences(const SequencePageOptions& page, Deadline until);
 
     ClientOptions options;

@@ -77,8 +77,11 @@ GridOccupancy from_wire(const wire::OccupancyReply& reply) {
 SequencePage from_wire(const wire::ListSequencesReply& reply) {
     SequencePage page{.more = reply.more()};
     for (const auto& each : reply.sequences()) {
-        page.sequences.push_back(
-            {.id = {each.sequence()}, .model = {each.model()}, .tenant = each.tenant(), .parent = {each.parent()}});
+        page.sequences.push_back({.id = {each.sequence()},
+                                  .model = {each.model()},
+                                  .tenant = each.tenant(),
+                                  .parent = {each.parent()},
+                                  .kept_tokens = each.kept_tokens()});
     }
     return page;
 }
@@ -90,6 +93,10 @@ SequenceInfo from_wire(const wire::InspectSequenceReply& reply) {
             .sinks = reply.sinks(),
             .step_open = reply.step_open(),
             .pages_by_rank = {reply.pages_by_rank().begin(), reply.pages_by_rank().end()}};
+}
+
+void put(std::span<const PrefixHash> prefix, google::protobuf::RepeatedPtrField<std::string>& names) {
+    for (const PrefixHash& name : prefix) names.Add()->assign(reinterpret_cast<const char*>(name.data()), name.size());
 }
 
 Result<GridTrace> from_wire(const wire::TraceReply& reply) {

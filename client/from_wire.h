@@ -13,4 +13,7 @@ SequencePage from_wire(const wire::ListSequencesReply& reply);
 Result<GridTrace> from_wire(const wire::TraceReply& reply);  // corrupt: a span of no kind
 SequenceInfo from_wire(const wire::InspectSequenceReply& reply);
 
+// And the other way.
+void put(std::span<const PrefixHash> prefix, google::protobuf::RepeatedPtrField<std::string>& names);
+
 }  // namespace kvgrid

@@ -11,6 +11,7 @@
 
 #include "core/ids.h"
 #include "core/model_spec.h"
+#include "core/prefix_hash.h"
 #include "core/result.h"
 #include "core/sharding.h"
 
@@ -53,6 +54,10 @@ struct OpenOptions {
     std::int64_t expected_tokens = 0;  // 0: not known; otherwise refused (no_room) if the grid could not hold them now
     std::int64_t window = 0;  // 0: the model's own; otherwise every layer sees at most this many tokens (lossy)
     std::int64_t sinks = 0;   // first tokens that stay visible in spite of the window
+    // Names of the whole pages of the prompt, not with a window. The sequence begins with as many of them as some kept one of this tenant has
+    // (Sequence::keep), and shares their pages until it writes: Sequence::prefix_length. Leave out the page that ends the prompt: the output of its
+    // last token has to be computed.
+    std::vector<PrefixHash> prefix = {};
 };
 
 // Pages of one model in one worker, from its allocator: free + used + reserved == capacity.
@@ -114,7 +119,8 @@ struct ListedSequence {
     SequenceId id;
     ModelId model;
     std::string tenant;
-    SequenceId parent;  // that it was forked from; {}: none
+    SequenceId parent;             // that it was forked from; {}: none
+    std::int64_t kept_tokens = 0;  // not 0: nobody holds it, it is kept for these tokens (Sequence::keep)
 };
 
 // Sequences by id. The next page begins after the last of these.
@@ -231,7 +237,7 @@ class Client {
     Status close(SequenceId sequence);  // anyone's; an open step of it is refused (busy)
 
     // Reserves pages for the new tokens on every worker, or refuses (no_room, busy) with nothing changed. All sequences
-    // must be of one model, each at most once.
+    // must be of one model, each at most once. Before no_room, here and in `open` and `rewrite_kv`, the model's kept sequences have been given up.
     Result<Step> begin(std::span<const StepPart> parts, StepKind kind = StepKind::attend);
 
     Result<GridOccupancy> occupancy();
@@ -274,6 +280,15 @@ class Sequence {
     // A second sequence with the same tokens; pages are shared until one of the two writes to them.
     Result<Sequence> fork();
     Status truncate(std::int64_t length);
+    // The tokens that `open` found kept, and that need not be computed; 0 for all that was not opened with a prefix.
+    std::int64_t prefix_length() const;
+    // Keeps a fork of the first prefix.size() pages for those, of all processes, that open a sequence of this model and tenant with the same names. Whoever
+    // keeps says that the KV is what anybody would compute for what is named. It is kept until others need its pages or its place.
+    //
+    //   Errors  busy: a step is open. invalid_argument: the sequence has fewer tokens, or there are no names, or more than kPrefixPagesMax. wrong_state:
+    //           some of them have left a window, or the sequence has one of its own.
+    //   Cost    one round trip. Nothing is copied; the pages stay in use when this sequence is closed.
+    Status keep(std::span<const PrefixHash> prefix);
     Status set_window(std::int64_t window, std::int64_t sinks);  // from now on; pages that leave it are given back
     Result<SequenceInfo> inspect() const;
     Result<KvRows> read_kv(int layer, std::int64_t first_token, std::int64_t token_count) const;  // `layer` owns its KV

@@ -78,6 +78,19 @@ Status Sequence::truncate(std::int64_t length) {
         impl_->client->deadline()));
 }
 
+std::int64_t Sequence::prefix_length() const {
+    return impl_->prefix_length;
+}
+
+Status Sequence::keep(std::span<const PrefixHash> prefix) {
+    wire::KeepSequenceRequest request;
+    request.set_sequence(impl_->id.value);
+    put(prefix, *request.mutable_prefix());
+    return status_of(impl_->client->link.call_coordinator(
+        {.type = MessageType::keep_sequence, .reply = MessageType::empty, .message = comm::pack(request)},
+        impl_->client->deadline()));
+}
+
 Status Sequence::set_window(std::int64_t window, std::int64_t sinks) {
     wire::SetWindowRequest request;
     request.set_sequence(impl_->id.value);
@@ -146,13 +159,16 @@ Status Sequence::rewrite_kv(int layer, std::int64_t first_token, std::int64_t to
     }
     std::vector<std::byte> rows(k.begin(), k.end());
     rows.insert(rows.end(), v.begin(), v.end());
-    auto reply = impl_->client->link.call_lead(
-        {.type = MessageType::rewrite_kv,
-         .reply = MessageType::empty,
-         .message = tokens_of<wire::RewriteKvRequest>(impl_->id, layer, first_token, token_count),
-         .payload = comm::Payload::own(std::move(rows))},
-        impl_->client->deadline());
-    return reply ? Status() : Status(reply.error());
+    const auto payload = comm::Payload::own(std::move(rows));
+    const Deadline deadline = impl_->client->deadline();
+    return status_of(impl_->client->with_room(impl_->model, deadline, [&] {
+        return impl_->client->link.call_lead(
+            {.type = MessageType::rewrite_kv,
+             .reply = MessageType::empty,
+             .message = tokens_of<wire::RewriteKvRequest>(impl_->id, layer, first_token, token_count),
+             .payload = payload},
+            deadline);
+    }));
 }
 
 Status Sequence::close() {

@@ -8,8 +8,9 @@
 namespace kvgrid {
 
 struct Sequence::Impl {
-    Impl(std::shared_ptr<Client::Impl> of, SequenceId is, ModelId from, std::shared_ptr<const ModelSpec> geometry)
-        : client(std::move(of)), id(is), model(from), spec(std::move(geometry)) {}
+    Impl(std::shared_ptr<Client::Impl> of, SequenceId is, ModelId from, std::shared_ptr<const ModelSpec> geometry,
+         std::int64_t begins_with = 0)
+        : client(std::move(of)), id(is), model(from), spec(std::move(geometry)), prefix_length(begins_with) {}
     ~Impl();  // closes, if it owns
 
     Status close(Deadline deadline);
@@ -18,6 +19,7 @@ struct Sequence::Impl {
     const SequenceId id;
     const ModelId model;
     const std::shared_ptr<const ModelSpec> spec;
+    const std::int64_t prefix_length;
     std::atomic<bool> owns{true};  // until close or release
 };
 

@@ -36,7 +36,7 @@ void AbandonedSequences::answered(SequenceId id, const Result<comm::Frame>& answ
     if (closed) closed = catalogue_.erase_sequence(id);
     if (closed) return;
 
-    log_warn(fmt::format("sequence {}, which nobody was given, could not be closed, trying again: {}", id.value,
+    log_warn(fmt::format("sequence {}, which nobody has, could not be closed, trying again: {}", id.value,
                          closed.error().to_string()));
     waiting_.insert(id);
     retry_at_ = clock_.now() + kRetry;

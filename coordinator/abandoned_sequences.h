@@ -9,8 +9,8 @@
 
 namespace kvgrid::coordinator {
 
-// Sequences that nobody was given, but that the grid may hold: the lead did not say whether it had opened them, or the
-// catalogue could not confirm them. They are closed in the grid and then erased, however many tries it takes.
+// Sequences that nobody has, but that the grid may hold: the lead did not say whether it had opened them, the catalogue could not confirm them, or
+// they were kept and are no more. They are closed in the grid and then erased, however many tries it takes.
 //
 //   I/O thread only.
 class AbandonedSequences {

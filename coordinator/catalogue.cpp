@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 namespace kvgrid::coordinator {
 
 namespace {
 
 constexpr std::string_view kModelColumns = "id, spec, head_parts, sequence_parts, pool_bytes, confirmed";
-constexpr std::string_view kSequenceColumns = "id, model, tenant, parent, confirmed";
+constexpr std::string_view kSequenceColumns = "id, model, tenant, parent, confirmed, prefix";
 
 // SQLite's integers are signed; ids, incarnations and sizes keep their bits.
 std::int64_t stored(std::uint64_t value) {
@@ -33,8 +35,16 @@ Result<ModelRecord> read_model(const Statement& row) {
 }
 
 Result<SequenceRecord> read_sequence(const Statement& row) {
-    return SequenceRecord{SequenceId{unsigned_at(row, 0)}, ModelId{unsigned_at(row, 1)}, row.text(2),
+    SequenceRecord record{SequenceId{unsigned_at(row, 0)}, ModelId{unsigned_at(row, 1)}, row.text(2),
                           SequenceId{unsigned_at(row, 3)}, row.integer(4) != 0};
+    const auto names = row.bytes(5);
+    if (names.size() % sizeof(PrefixHash) != 0) {
+        return {Errc::corrupt, fmt::format("sequence {} of the catalogue is kept under {} bytes of names",
+                                           record.id.value, names.size())};
+    }
+    record.prefix.resize(names.size() / sizeof(PrefixHash));
+    if (!names.empty()) std::memcpy(record.prefix.data(), names.data(), names.size());
+    return record;
 }
 
 // All rows, each read by `read`: Statement -> Result<Record>.
@@ -231,14 +241,28 @@ Result<SequenceRecord> Catalogue::sequence(SequenceId id) {
     return **std::move(record);
 }
 
+Result<std::set<SequenceId>> Catalogue::unshared_kept(ModelId model) {
+    auto select = database_.prepare(
+        "SELECT id FROM sequences AS kept WHERE model = ? AND prefix IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM sequences WHERE parent = kept.id)"
+        " AND NOT EXISTS (SELECT 1 FROM sequences WHERE id = kept.parent)");
+    if (!select) return select.error();
+    auto ids = read_all<SequenceId>(select->bind(stored(model.value)), [](const Statement& row) -> Result<SequenceId> {
+        return SequenceId{unsigned_at(row, 0)};
+    });
+    if (!ids) return ids.error();
+    return std::set<SequenceId>(ids->begin(), ids->end());
+}
+
 Result<SequenceRecord> Catalogue::reserve_sequence(SequenceRecord record) {
     auto transaction = Transaction::begin(database_);
     if (!transaction) return transaction.error();
     auto id = next("sequence");
     if (!id) return id.error();
-    auto insert = database_.prepare("INSERT INTO sequences VALUES(?,?,?,?,0)");
+    auto insert = database_.prepare("INSERT INTO sequences VALUES(?,?,?,?,0,?)");
     if (!insert) return insert.error();
     insert->bind(stored(*id)).bind(stored(record.model.value)).bind(record.tenant).bind(stored(record.parent.value));
+    insert->bind(std::as_bytes(std::span(record.prefix)));
     if (auto inserted = insert->run(); !inserted) return inserted.error();
     if (auto committed = transaction->commit(); !committed) return committed.error();
     record.id = SequenceId{*id};

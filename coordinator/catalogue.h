@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "coordinator/sqlite.h"
 #include "core/ids.h"
 #include "core/model_spec.h"
+#include "core/prefix_hash.h"
 #include "core/result.h"
 #include "core/sharding.h"
 
@@ -29,6 +31,7 @@ struct SequenceRecord {
     std::string tenant;
     SequenceId parent;  // that it was forked from
     bool confirmed = false;
+    std::vector<PrefixHash> prefix = {};  // names of its pages, if it is kept for them and nobody was given it
 };
 
 // What the cluster must know after the coordinator has died: the grid, its models and its sequences.
@@ -72,6 +75,9 @@ class Catalogue {
     Result<std::vector<SequenceRecord>> open_sequences(ModelId model, SequenceId after, int limit);
     Result<std::int64_t> sequence_count();  // unconfirmed ones too. Reads the index: a millisecond for some 100,000
     Result<SequenceRecord> sequence(SequenceId id);
+    // Of a model's kept ones those that share no page with another, as far as the catalogue knows: what they were forked from is not open, nor is
+    // what was forked from them.
+    Result<std::set<SequenceId>> unshared_kept(ModelId model);
     Result<SequenceRecord> reserve_sequence(SequenceRecord record);  // gives the id
     Status confirm_sequence(SequenceId id);
     Status erase_sequence(SequenceId id);  // also one that is not there

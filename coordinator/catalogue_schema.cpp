@@ -7,7 +7,7 @@ namespace kvgrid::coordinator {
 
 namespace {
 
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 
 constexpr const char* kSchema = R"(
     CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -18,7 +18,10 @@ constexpr const char* kSchema = R"(
                         head_parts INTEGER NOT NULL, sequence_parts INTEGER NOT NULL,
                         pool_bytes INTEGER NOT NULL, confirmed INTEGER NOT NULL);
     CREATE TABLE sequences(id INTEGER PRIMARY KEY, model INTEGER NOT NULL, tenant TEXT NOT NULL,
-                           parent INTEGER NOT NULL, confirmed INTEGER NOT NULL);
+                           parent INTEGER NOT NULL, confirmed INTEGER NOT NULL,
+                           prefix BLOB);  -- of one that is kept: names of its pages, 32 bytes each
+    CREATE INDEX forks ON sequences(parent);
+    CREATE INDEX kept ON sequences(model) WHERE prefix IS NOT NULL;
 )";
 
 Result<std::int64_t> read_integer(Database& database, std::string_view sql) {

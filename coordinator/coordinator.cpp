@@ -19,6 +19,11 @@ std::string misfit(const ModelRecord& model, const Grid& grid) {
 
 }  // namespace
 
+KeptPrefix kept_prefix(const SequenceRecord& record, const ModelSpec& spec) {
+    const bool slides = std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return layer.window > 0; });
+    return {record.id, record.model, record.tenant, record.prefix, slides};
+}
+
 Result<std::unique_ptr<Coordinator>> Coordinator::start(comm::IoThread& io, const Clock& clock, Catalogue catalogue,
                                                         Options options) {
     auto grid = catalogue.grid();
@@ -41,6 +46,7 @@ Coordinator::Coordinator(comm::IoThread& io, const Clock& clock, Catalogue catal
       lead_(io, term),
       models_(catalogue_, lead_, clock, {.lead_timeout = options.lead_timeout}),
       abandoned_(catalogue_, lead_, clock),
+      prefixes_(options.prefixes_max),
       stocktaking_(catalogue_, lead_, models_, abandoned_, clock) {}
 
 void Coordinator::stop() {
@@ -100,9 +106,30 @@ void Coordinator::begin_generation() {
     for (const ModelRecord& model : *models) {
         if (model.confirmed && model.grid.workers() != grid.size()) return set_trouble(misfit(model, grid));
     }
+    if (auto taken = take_up_prefixes(*models); !taken) {
+        return set_trouble("the sequences could not be read: " + taken.error().to_string());
+    }
     if (auto connected = lead_.connect(grid); !connected) return set_trouble(connected.error().to_string());
     set_trouble("");
     stocktaking_.begin(new_generation_);
+}
+
+// What the grid has lost of them is found when it is wanted.
+Status Coordinator::take_up_prefixes(std::span<const ModelRecord> models) {
+    auto sequences = catalogue_.sequences();
+    if (!sequences) return sequences.error();
+    prefixes_.clear();
+    for (const SequenceRecord& record : *sequences) {
+        const auto model = std::ranges::find(models, record.model, &ModelRecord::id);
+        if (!record.confirmed || record.prefix.empty() || model == models.end()) continue;
+        for (const SequenceId ended : prefixes_.add(kept_prefix(record, model->spec))) abandoned_.add(ended);
+    }
+    return {};
+}
+
+void Coordinator::abandon(std::span<const SequenceId> sequences) {
+    for (const SequenceId id : sequences) abandoned_.add(id);
+    if (!sequences.empty()) advance();
 }
 
 void Coordinator::worker_connected(WorkerId worker, comm::ConnectionId connection) {

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "comm/rpc/io_thread.h"
@@ -10,12 +11,16 @@
 #include "coordinator/abandoned_sequences.h"
 #include "coordinator/catalogue.h"
 #include "coordinator/grid_models.h"
+#include "coordinator/kept_prefixes.h"
 #include "coordinator/lead_link.h"
 #include "coordinator/membership.h"
 #include "coordinator/stocktaking.h"
 #include "core/clock.h"
 
 namespace kvgrid::coordinator {
+
+// A record of a sequence that is kept, of a model of this geometry.
+KeptPrefix kept_prefix(const SequenceRecord& record, const ModelSpec& spec);
 
 // What the requests work on: who is there, what is catalogued, and the way to the lead. Carries out what Membership decides.
 //
@@ -29,6 +34,7 @@ class Coordinator {
         Membership::Options membership;
         std::chrono::milliseconds heartbeat{200};        // that workers are asked for
         std::chrono::milliseconds lead_timeout{60'000};  // of calls to the lead, if the client does not want it sooner
+        std::size_t prefixes_max = 256;                  // sequences that are kept
     };
 
     // Takes up the catalogue's grid, if there is one.
@@ -62,8 +68,12 @@ class Coordinator {
     Membership& membership() { return membership_; }
     const Membership& membership() const { return membership_; }
     LeadLink& lead() { return lead_; }
+    const LeadLink& lead() const { return lead_; }
     GridModels& models() { return models_; }
     AbandonedSequences& abandoned() { return abandoned_; }
+    KeptPrefixes& prefixes() { return prefixes_; }
+    // They are closed in the grid, in the background.
+    void abandon(std::span<const SequenceId> sequences);
     const Stocktaking& stocktaking() const { return stocktaking_; }
 
   private:
@@ -74,6 +84,7 @@ class Coordinator {
 
     void form_grid();
     void begin_generation();
+    Status take_up_prefixes(std::span<const ModelRecord> models);
     void set_trouble(std::string trouble);
     void log_readiness();
 
@@ -84,6 +95,7 @@ class Coordinator {
     LeadLink lead_;
     GridModels models_;
     AbandonedSequences abandoned_;
+    KeptPrefixes prefixes_;
     Stocktaking stocktaking_;
     std::map<comm::ConnectionId, WorkerId> worker_of_connection_;
     bool new_generation_ = false;  // it was formed since the start

@@ -29,6 +29,7 @@ struct Settings {
     int workers = 0;
     int heartbeat_ms = 0;
     int dead_after_ms = 0;
+    int prefixes_max = 0;
     std::string log_level;
     bool exit_with_parent = false;
     std::string config_file;
@@ -43,6 +44,7 @@ void describe(CLI::App& app, SettingOptions& options, Settings& settings) {
     options.add(app, "coordinator.workers", settings.workers);
     options.add(app, "coordinator.heartbeat_ms", settings.heartbeat_ms);
     options.add(app, "coordinator.dead_after_ms", settings.dead_after_ms);
+    options.add(app, "coordinator.prefixes_max", settings.prefixes_max);
     options.add(app, "coordinator.log_level", settings.log_level);
     add_config_option(app, settings.config_file);
     app.add_flag("--exit-with-parent", settings.exit_with_parent, "end when the process that started this one ends");
@@ -102,7 +104,8 @@ Status run(const Settings& settings, const sigset_t& ending) {
     comm::IoThread io;
     const coordinator::Coordinator::Options options{
         .membership = {.expected_workers = settings.workers, .dead_after = milliseconds(settings.dead_after_ms)},
-        .heartbeat = milliseconds(settings.heartbeat_ms)};
+        .heartbeat = milliseconds(settings.heartbeat_ms),
+        .prefixes_max = static_cast<std::size_t>(settings.prefixes_max)};
     auto started = coordinator::Coordinator::start(io, clock, *std::move(catalogue), options);
     if (!started) return started.error();
     coordinator::CoordinatorServer server(io, *std::move(started));

@@ -54,6 +54,10 @@ Status Membership::hear(Heartbeat heartbeat, TimePoint now) {
     return {};
 }
 
+void Membership::learn(WorkerId id, std::vector<PoolOccupancy> pools) {
+    if (const auto found = workers_.find(id); found != workers_.end()) found->second.said.pools = std::move(pools);
+}
+
 void Membership::disconnected(WorkerId id, TimePoint now) {
     const auto found = workers_.find(id);
     if (found != workers_.end() && found->second.alive()) found->second.connection_lost = now;

@@ -80,6 +80,8 @@ class Membership {
     void add(WorkerId id, WorkerProcess process, TimePoint now);
     // `not_found`: it has to register (again).
     Status hear(Heartbeat heartbeat, TimePoint now);
+    // Its pages as the lead has just counted them; a heartbeat that is on its way may be older.
+    void learn(WorkerId id, std::vector<PoolOccupancy> pools);
     // Its connection broke. It is dead soon, unless it is heard of.
     void disconnected(WorkerId id, TimePoint now);
     // Those that died since the last call. To be called at least twice in `suspect_after`.

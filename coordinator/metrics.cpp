@@ -71,6 +71,19 @@ struct StateMetrics final : prometheus::Collectable {
         families.push_back(gauge_family("kvgrid_abandoned_sequences",
                                         "Sequences that the grid may hold for nobody, to be closed there.")
                                .add(static_cast<double>(coordinator.abandoned().count())));
+        const KeptPrefixes& prefixes = coordinator.prefixes();
+        families.push_back(gauge_family("kvgrid_kept_prefixes", "Sequences that are kept for their tokens.")
+                               .add(static_cast<double>(prefixes.size())));
+        const PrefixCounts& reused = prefixes.counts();
+        families.push_back(counter_family("kvgrid_prefix_lookups_total", "Sequences opened with the names of a prompt.")
+                               .add(static_cast<double>(reused.lookups)));
+        families.push_back(counter_family("kvgrid_prefix_hits_total", "Those that began with a kept sequence's tokens.")
+                               .add(static_cast<double>(reused.hits)));
+        families.push_back(counter_family("kvgrid_prefix_tokens_reused_total", "Tokens that they began with.")
+                               .add(static_cast<double>(reused.tokens_reused)));
+        families.push_back(counter_family("kvgrid_prefixes_given_up_total",
+                                          "Kept sequences that were closed for their pages or place.")
+                               .add(static_cast<double>(reused.given_up)));
         const ReconciliationCounts& reconciled = coordinator.stocktaking().counts();
         families.push_back(counter_family("kvgrid_reconciliations_total",
                                           "How often the catalogue was compared with what the grid holds.")

@@ -59,6 +59,8 @@ constexpr std::array kRows{
     Row{MessageType::open_sequence, begin<open_sequence, wire::OpenSequenceRequest>},
     Row{MessageType::fork_sequence, begin<fork_sequence, wire::SequenceRequest>},
     Row{MessageType::close_sequence, begin<close_sequence, wire::SequenceRequest>},
+    Row{MessageType::keep_sequence, begin<keep_sequence, wire::KeepSequenceRequest>},
+    Row{MessageType::give_up_prefix, begin<give_up_prefix, wire::GiveUpPrefixRequest>},
     Row{MessageType::list_sequences,
         answer<list_sequences, wire::ListSequencesRequest, MessageType::list_sequences_reply>},
     Row{MessageType::register_worker,

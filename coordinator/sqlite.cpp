@@ -115,6 +115,13 @@ Statement& Statement::bind(std::string_view text) {
     return *this;
 }
 
+Statement& Statement::bind(std::span<const std::byte> bytes) {
+    const void* data = bytes.empty() ? nullptr : bytes.data();
+    bind_failed_ |=
+        sqlite3_bind_blob64(handle_.get(), ++bound_count_, data, bytes.size(), SQLITE_TRANSIENT) != SQLITE_OK;
+    return *this;
+}
+
 Result<bool> Statement::step() {
     if (bind_failed_) return database_->error("bind a parameter");
     switch (sqlite3_step(handle_.get())) {
@@ -144,6 +151,11 @@ std::int64_t Statement::integer(int column) const {
 std::string Statement::text(int column) const {
     const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(handle_.get(), column));
     if (bytes == nullptr) return {};
+    return {bytes, static_cast<std::size_t>(sqlite3_column_bytes(handle_.get(), column))};
+}
+
+std::span<const std::byte> Statement::bytes(int column) const {
+    const auto* bytes = static_cast<const std::byte*>(sqlite3_column_blob(handle_.get(), column));
     return {bytes, static_cast<std::size_t>(sqlite3_column_bytes(handle_.get(), column))};
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -64,8 +66,9 @@ class Database {
 // A prepared statement. Parameters and columns count from 0. Does not outlive its database.
 class Statement {
   public:
-    Statement& bind(std::int64_t value);     // the next parameter
-    Statement& bind(std::string_view text);  // copied
+    Statement& bind(std::int64_t value);                // the next parameter
+    Statement& bind(std::string_view text);             // copied
+    Statement& bind(std::span<const std::byte> bytes);  // copied; none: NULL
 
     // True: there is a row, whose columns can be read until the next step. False: done.
     Result<bool> step();
@@ -74,6 +77,7 @@ class Statement {
 
     std::int64_t integer(int column) const;
     std::string text(int column) const;
+    std::span<const std::byte> bytes(int column) const;  // until the next step; none for NULL
 
   private:
     friend class Database;

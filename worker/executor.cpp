@@ -93,7 +93,7 @@ OperationResult Executor::run(const OpenSequence& open) {
 }
 
 OperationResult Executor::run(const ForkSequence& fork) {
-    return only(shard_.fork(fork.source, fork.target));
+    return only(shard_.fork(fork.source, fork.target, fork.tokens));
 }
 
 OperationResult Executor::run(const CloseSequence& close) {

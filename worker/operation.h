@@ -33,6 +33,7 @@ struct OpenSequence {
 struct ForkSequence {
     SequenceId source;
     SequenceId target;
+    std::int64_t tokens = 0;  // the first so many; 0: all
 };
 struct CloseSequence {
     SequenceId sequence;

@@ -35,6 +35,7 @@ void put(const OpenSequence& open, wire::OperationMessage& message) {
 void put(const ForkSequence& fork, wire::OperationMessage& message) {
     message.mutable_fork()->set_source(fork.source.value);
     message.mutable_fork()->set_target(fork.target.value);
+    message.mutable_fork()->set_tokens(fork.tokens);
 }
 
 void put(const CloseSequence& close, wire::OperationMessage& message) {
@@ -191,8 +192,8 @@ Result<OperationBody> get_body(const wire::OperationMessage& message) {
                                               ModelId{message.open().model()},
                                               {message.open().window(), message.open().sinks()}}};
         case Wire::kFork:
-            return OperationBody{
-                ForkSequence{SequenceId{message.fork().source()}, SequenceId{message.fork().target()}}};
+            return OperationBody{ForkSequence{SequenceId{message.fork().source()}, SequenceId{message.fork().target()},
+                                              message.fork().tokens()}};
         case Wire::kClose:
             return OperationBody{CloseSequence{SequenceId{message.close().sequence()}}};
         case Wire::kTruncate:

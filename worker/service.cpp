@@ -166,7 +166,7 @@ void Service::open_sequence(const Request& request, Responder responder) {
 void Service::fork_sequence(const Request& request, Responder responder) {
     const auto message = parse<wire::GridFork>(request, responder);
     if (!message || !is_of_this_term(message->term(), responder)) return;
-    lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}},
+    lead_.submit(ForkSequence{SequenceId{message->source()}, SequenceId{message->target()}, message->tokens()},
                  answer_empty(std::move(responder)));
 }
 

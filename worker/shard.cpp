@@ -109,13 +109,13 @@ Status Shard::open(SequenceId id, ModelId model, const Window& window) {
     return {};
 }
 
-Status Shard::fork(SequenceId source, SequenceId target) {
+Status Shard::fork(SequenceId source, SequenceId target, std::int64_t tokens) {
     const auto model = model_of_open(source);
     if (!model) return model.error();
     if (model_of_sequence_.contains(target)) {
         return {Errc::already_exists, fmt::format("sequence {} is open already", target.value)};
     }
-    if (Status forked = (*model)->streams->fork(source, target); !forked) return forked;
+    if (Status forked = (*model)->streams->fork(source, target, tokens); !forked) return forked;
     model_of_sequence_.emplace(target, model_of(source));
     return {};
 }

@@ -108,7 +108,7 @@ class Shard {
     void remove_model(ModelId id);  // with its sequences; no step of it may be open
 
     Status open(SequenceId id, ModelId model, const Window& window);
-    Status fork(SequenceId source, SequenceId target);
+    Status fork(SequenceId source, SequenceId target, std::int64_t tokens = 0);  // as StreamTable's
     Status close(SequenceId id);
     Status truncate(SequenceId id, std::int64_t length);
     Status set_window(SequenceId id, const Window& window);

@@ -72,11 +72,14 @@ Status StreamTable::open(SequenceId id, const Window& window) {
     return {};
 }
 
-Status StreamTable::fork(SequenceId source, SequenceId target) {
+Status StreamTable::fork(SequenceId source, SequenceId target, std::int64_t tokens) {
     const auto from = find_idle(source);
     if (!from) return from.error();
     if (sequences_.contains(target))
         return {Errc::already_exists, fmt::format("sequence {} is open already", target.value)};
+    if (tokens != 0) {
+        if (Status possible = check_beginning(**from, tokens); !possible) return possible;
+    }
     SequenceState copy = **from;  // its spread too: the pages stay where they are
     copy.id = target;
     copy.changed_from.assign(kv_layers_.size(), 0);
@@ -88,7 +91,21 @@ Status StreamTable::fork(SequenceId source, SequenceId target) {
     }
     committed_tokens_ += copy.length;
     sequences_.emplace(target, std::move(copy));
-    return {};
+    return tokens == 0 ? Status() : truncate(target, tokens);  // which was found possible
+}
+
+Status StreamTable::check_beginning(const SequenceState& sequence, std::int64_t tokens) const {
+    if (tokens < 0 || tokens > sequence.length) {
+        return {Errc::invalid_argument, fmt::format("the first {} tokens of sequence {}: it has {}", tokens,
+                                                    sequence.id.value, sequence.length)};
+    }
+    if (sequence.window.slides()) {
+        return {Errc::wrong_state,
+                fmt::format("sequence {} has a window of {} tokens of its own: its first tokens are not what others "
+                            "would compute",
+                            sequence.id.value, sequence.window.tokens)};
+    }
+    return check_nothing_needed_was_dropped(sequence, sequence.window, tokens);
 }
 
 Status StreamTable::close(SequenceId id) {

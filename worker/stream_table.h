@@ -72,7 +72,9 @@ class StreamTable {
     StreamTable& operator=(const StreamTable&) = delete;
 
     Status open(SequenceId id, const Window& window);
-    Status fork(SequenceId source, SequenceId target);  // shares every page
+    // Shares every page; with `tokens`, those of the first so many, which are to be what others would compute: `wrong_state` where the source has a
+    // window of its own, or some of them have left one of the model's; `invalid_argument`: it has fewer.
+    Status fork(SequenceId source, SequenceId target, std::int64_t tokens = 0);
     Status close(SequenceId id);
     Status truncate(SequenceId id, std::int64_t length);
     Status set_window(SequenceId id, const Window& window);
@@ -108,6 +110,7 @@ class StreamTable {
     void tails_changed(SequenceState& sequence);
     void drop_what_left_the_window(SequenceState& sequence);
     void drop_pages(std::vector<kernels::PageEntry>& stream, std::size_t first, std::size_t end);
+    Status check_beginning(const SequenceState& sequence, std::int64_t tokens) const;
     Status check_nothing_needed_was_dropped(const SequenceState& sequence, const Window& window,
                                             std::int64_t length) const;
 

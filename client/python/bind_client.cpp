@@ -87,8 +87,8 @@ void bind_client(nb::module_& module) {
         .def("models", [](const ClientHandle& client) { return client.call([](Client& on) { return on.models(); }); })
         .def("open",
              [](const ClientHandle& client, const RegisteredModel& model, std::string tenant,
-                std::int64_t expected_tokens, std::int64_t window, std::int64_t sinks) {
-                 const OpenOptions options{std::move(tenant), expected_tokens, window, sinks};
+                std::int64_t expected_tokens, std::int64_t window, std::int64_t sinks, const nb::bytes& prefix) {
+                 const OpenOptions options{std::move(tenant), expected_tokens, window, sinks, prefix_from(prefix)};
                  return SequenceHandle(client.call([&](Client& on) { return on.open(model, options); }), "sequence");
              })
         .def("attach",

@@ -70,6 +70,7 @@ void bind_records(nb::module_& module) {
         .field("model", &ListedSequence::model, "the model's id")
         .field("tenant", &ListedSequence::tenant)
         .field("parent", &ListedSequence::parent, "the id that it was forked from; 0: none")
+        .field("kept_tokens", &ListedSequence::kept_tokens, "not 0: nobody holds it, it is kept for these tokens")
         .finish();
     Record<SequenceInfo>(module, "SequenceInfo", "A sequence as the lead knows it.")
         .field("model", &SequenceInfo::model, "the model's id")

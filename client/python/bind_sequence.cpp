@@ -1,5 +1,7 @@
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include "client/python/bindings.h"
 #include "client/python/tensor.h"
 
@@ -25,6 +27,12 @@ void rewrite_kv(const SequenceHandle& sequence, int layer, std::int64_t first, s
 
 }  // namespace
 
+std::vector<PrefixHash> prefix_from(const nb::bytes& names) {
+    std::vector<PrefixHash> prefix(names.size() / sizeof(PrefixHash));
+    if (!prefix.empty()) std::memcpy(prefix.data(), names.c_str(), prefix.size() * sizeof(PrefixHash));
+    return prefix;
+}
+
 void bind_sequence(nb::module_& module) {
     nb::class_<SequenceHandle>(module, "Sequence")
         .def_prop_ro("id", [](const SequenceHandle& sequence) { return sequence.use()->id().value; })
@@ -33,6 +41,12 @@ void bind_sequence(nb::module_& module) {
         .def("fork",
              [](const SequenceHandle& sequence) {
                  return SequenceHandle(sequence.call([](Sequence& on) { return on.fork(); }), "sequence");
+             })
+        .def_prop_ro("prefix_length", [](const SequenceHandle& sequence) { return sequence.use()->prefix_length(); })
+        .def("keep",
+             [](const SequenceHandle& sequence, const nb::bytes& names) {
+                 const std::vector<PrefixHash> prefix = prefix_from(names);
+                 sequence.call([&](Sequence& on) { return on.keep(prefix); });
              })
         .def("truncate", [](const SequenceHandle& sequence,
                             std::int64_t length) { sequence.call([&](Sequence& on) { return on.truncate(length); }); })

@@ -2,6 +2,8 @@
 
 #include <nanobind/nanobind.h>
 
+#include <vector>
+
 #include "client/kvgrid.h"
 #include "client/python/call.h"
 #include "client/python/gpu/shared_gpu_memory.h"
@@ -14,6 +16,9 @@ using ClientHandle = Handle<Client>;
 using SequenceHandle = Handle<Sequence>;
 using StepHandle = Handle<Step>;
 using GpuMemoryHandle = Handle<SharedGpuMemory>;
+
+// Names of pages, one behind the other. Whole ones: the package makes them.
+std::vector<PrefixHash> prefix_from(const nb::bytes& names);
 
 void bind_model_spec(nb::module_& module);
 void bind_records(nb::module_& module);  // what calls answer: status, occupancy, lists

@@ -6,8 +6,9 @@
 namespace kvgrid::comm {
 namespace {
 
-constexpr std::uint32_t kSmall = 64 << 10;       // a few numbers and names
-constexpr std::uint32_t kMedium = 1 << 20;       // a model spec, or a number for each sequence of a step
+constexpr std::uint32_t kSmall = 64 << 10;  // a few numbers and names
+constexpr std::uint32_t kMedium =
+    1 << 20;  // a model spec, a number for each sequence of a step, or a name for each page of a prompt
 constexpr std::uint32_t kList = 16 << 20;        // an entry for each worker, model or sequence
 constexpr std::uint32_t kTrace = 64 << 20;       // some 25 bytes for each span of each rank
 constexpr std::uint32_t kInventory = 256 << 20;  // an entry for each sequence of a grid: some millions
@@ -35,12 +36,14 @@ constexpr std::array kRows{
     Row{model_reply, "model_reply", reply, kMedium},
     Row{list_models, "list_models", request, kSmall},
     Row{list_models_reply, "list_models_reply", reply, kList},
-    Row{open_sequence, "open_sequence", request, kSmall},
+    Row{open_sequence, "open_sequence", request, kMedium},
     Row{fork_sequence, "fork_sequence", request, kSmall},
     Row{close_sequence, "close_sequence", request, kSmall},
     Row{list_sequences, "list_sequences", request, kSmall},
     Row{list_sequences_reply, "list_sequences_reply", reply, kList},
     Row{sequence_reply, "sequence_reply", reply, kSmall},
+    Row{keep_sequence, "keep_sequence", request, kMedium},
+    Row{give_up_prefix, "give_up_prefix", request, kSmall},
     Row{register_worker, "register_worker", request, kSmall},
     Row{register_worker_reply, "register_worker_reply", reply, kList},
     Row{heartbeat, "heartbeat", request, kMedium},

@@ -24,6 +24,8 @@ enum class MessageType : std::uint16_t {
     list_sequences = 25,  // ListSequencesRequest -> list_sequences_reply
     list_sequences_reply = 26,
     sequence_reply = 27,
+    keep_sequence = 28,   // KeepSequenceRequest -> empty
+    give_up_prefix = 29,  // GiveUpPrefixRequest -> empty
 
     // worker -> coordinator
     register_worker = 32,  // RegisterWorkerRequest -> register_worker_reply

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include "comm/wire/messages.h"
 #include "coordinator/requests/new_sequence.h"
 #include "coordinator/requests/requests.h"
 
@@ -18,11 +17,8 @@ void fork_sequence(Coordinator& coordinator, const wire::SequenceRequest& reques
     auto reserved = coordinator.catalogue().reserve_sequence(
         {.model = source->model, .tenant = source->tenant, .parent = source->id});
     if (!reserved) return call->fail(reserved.error());
-    wire::GridFork message;
-    message.set_source(source->id.value);
-    message.set_target(reserved->id.value);
-    message.set_term(coordinator.lead().term());
-    make_in_grid(coordinator, {*std::move(reserved), comm::MessageType::grid_fork, comm::pack(message)}, call);
+    make_in_grid(coordinator, forked(coordinator, *std::move(reserved), 0), call->deadline(),
+                 answer_with_sequence(call));
 }
 
 }  // namespace kvgrid::coordinator

@@ -1,38 +1,51 @@
 #include "coordinator/requests/new_sequence.h"
 
+#include "comm/wire/messages.h"
 #include "coordinator/requests/wire_form.h"
 
 namespace kvgrid::coordinator {
 
 namespace {
 
-void abandon(Coordinator& coordinator, SequenceId id) {
-    coordinator.abandoned().add(id);
-    coordinator.advance();
-}
-
-void finish(Coordinator& coordinator, SequenceRecord record, const CallPtr& call, const Result<comm::Frame>& answer) {
+void finish(Coordinator& coordinator, SequenceRecord record, const Made& made, const Result<comm::Frame>& answer) {
     Catalogue& catalogue = coordinator.catalogue();
     if (!answer) {
         // The client first: to it nothing has happened, whatever erasing takes.
-        call->fail(answer.error());
-        if (!surely_refused(answer.error()) || !catalogue.erase_sequence(record.id)) abandon(coordinator, record.id);
+        made(answer.error());
+        if (!surely_refused(answer.error()) || !catalogue.erase_sequence(record.id))
+            coordinator.abandon({&record.id, 1});
         return;
     }
     if (auto confirmed = catalogue.confirm_sequence(record.id); !confirmed) {
-        call->fail(confirmed.error());
-        abandon(coordinator, record.id);
-        return;
+        made(confirmed.error());
+        return coordinator.abandon({&record.id, 1});
     }
-    call->reply(comm::MessageType::sequence_reply, to_wire(record));
+    record.confirmed = true;
+    made(std::move(record));
 }
 
 }  // namespace
 
-void make_in_grid(Coordinator& coordinator, NewSequence wanted, const CallPtr& call) {
-    coordinator.lead().call(wanted.type, std::move(wanted.message), coordinator.lead_deadline(call->deadline()),
-                            [&coordinator, record = std::move(wanted.reserved),
-                             call](const Result<comm::Frame>& answer) { finish(coordinator, record, call, answer); });
+void make_in_grid(Coordinator& coordinator, NewSequence wanted, Deadline deadline, Made made) {
+    coordinator.lead().call(wanted.type, std::move(wanted.message), coordinator.lead_deadline(deadline),
+                            [&coordinator, record = std::move(wanted.reserved), made = std::move(made)](
+                                const Result<comm::Frame>& answer) { finish(coordinator, record, made, answer); });
+}
+
+Made answer_with_sequence(const CallPtr& call) {
+    return [call](const Result<SequenceRecord>& made) {
+        if (!made) return call->fail(made.error());
+        call->reply(comm::MessageType::sequence_reply, to_wire(*made));
+    };
+}
+
+NewSequence forked(const Coordinator& coordinator, SequenceRecord reserved, std::int64_t tokens) {
+    wire::GridFork message;
+    message.set_source(reserved.parent.value);
+    message.set_target(reserved.id.value);
+    message.set_term(coordinator.lead().term());
+    message.set_tokens(tokens);
+    return {std::move(reserved), comm::MessageType::grid_fork, comm::pack(message)};
 }
 
 }  // namespace kvgrid::coordinator

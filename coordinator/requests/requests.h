@@ -21,6 +21,11 @@ void register_model(Coordinator& coordinator, const wire::RegisterModelRequest& 
 void open_sequence(Coordinator& coordinator, const wire::OpenSequenceRequest& request, const CallPtr& call);
 void fork_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call);
 void close_sequence(Coordinator& coordinator, const wire::SequenceRequest& request, const CallPtr& call);
+// Keeps a fork of the sequence's first pages. It ends with the coordinator's bounds, `give_up_prefix` and its generation.
+void keep_sequence(Coordinator& coordinator, const wire::KeepSequenceRequest& request, const CallPtr& call);
+// Closes the model's least recently used kept sequence, of those that share no pages if there are any, and answers when its pages are free. `not_found`:
+// none is kept.
+void give_up_prefix(Coordinator& coordinator, const wire::GiveUpPrefixRequest& request, const CallPtr& call);
 
 // From workers, over a connection whose end says that the worker may be dead. The same incarnation gets the same id.
 Result<wire::RegisterWorkerReply> register_worker(Coordinator& coordinator, const wire::RegisterWorkerRequest& request,

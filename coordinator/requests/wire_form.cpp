@@ -1,5 +1,9 @@
 #include "coordinator/requests/wire_form.h"
 
+#include <fmt/format.h>
+
+#include <cstring>
+
 namespace kvgrid::coordinator {
 
 wire::ModelReply to_wire(const ModelRecord& record) {
@@ -18,7 +22,25 @@ wire::SequenceReply to_wire(const SequenceRecord& record) {
     reply.set_model(record.model.value);
     reply.set_tenant(record.tenant);
     reply.set_parent(record.parent.value);
+    reply.set_kept_tokens(prefix_tokens(record.prefix.size()));
     return reply;
+}
+
+Result<std::vector<PrefixHash>> prefix_from_wire(const google::protobuf::RepeatedPtrField<std::string>& names) {
+    if (names.size() > kPrefixPagesMax) {
+        return {Errc::invalid_argument,
+                fmt::format("prefix names {} pages: at most {}, the first of a prompt", names.size(), kPrefixPagesMax)};
+    }
+    std::vector<PrefixHash> prefix(static_cast<std::size_t>(names.size()));
+    for (std::size_t page = 0; page < prefix.size(); ++page) {
+        const std::string& name = names[static_cast<int>(page)];
+        if (name.size() != sizeof(PrefixHash)) {
+            return {Errc::invalid_argument, fmt::format("prefix: the name of page {} has {} bytes: must have {}", page,
+                                                        name.size(), sizeof(PrefixHash))};
+        }
+        std::memcpy(&prefix[page], name.data(), name.size());
+    }
+    return prefix;
 }
 
 wire::Membership to_wire(const Membership& membership, std::uint64_t term) {

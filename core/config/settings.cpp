@@ -46,6 +46,8 @@ constexpr std::array kSettings{
             "how often workers report", 10, 60'000},
     Setting{"coordinator.dead_after_ms", "KVGRID_COORDINATOR_DEAD_AFTER_MS", "--dead-after-ms", "2000", number,
             "silence after which a worker is dead; at least 4 heartbeats", 40, 600'000},
+    Setting{"coordinator.prefixes_max", "KVGRID_COORDINATOR_PREFIXES_MAX", "--prefixes-max", "256", number,
+            "sequences kept for prompts that begin with their tokens, of all models and tenants; 0: none", 0, 4096},
     Setting{"coordinator.log_level", "KVGRID_COORDINATOR_LOG_LEVEL", "--log-level", "info", log_level,
             "lowest level that is logged: debug, info, warn or error"},
 

@@ -69,6 +69,27 @@ TEST(Restart, OfTheCoordinatorIsNoticedByNoStepAndOpensWorkInTwoSeconds) {
     EXPECT_EQ(client.occupancy()->workers[0].models[0].sequences, 1 + opened.size());
 }
 
+TEST(Restart, LeavesWhatIsKept) {
+    FaultyCluster cluster({.workers = 2});
+    Client client = cluster.connect();
+    const RegisteredModel model = client.register_model(counting_spec(), {.pool_bytes_per_worker = 16 << 20}).value();
+    CountingSequence counting(client, client.open(model).value());
+    while (counting.length() < 70) ASSERT_TRUE(counting.step());
+    const std::vector<PrefixHash> prefix(1);
+    ASSERT_TRUE(counting.sequence().keep(prefix));
+    ASSERT_TRUE(counting.sequence().close());
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    ASSERT_TRUE(wait_until(kPatience, [&] { return cluster.status().ready; }));
+
+    Client another = cluster.connect();
+    CountingSequence again(another, another.open(model, {.prefix = prefix}).value());
+    EXPECT_EQ(again.sequence().prefix_length(), 64);
+    ASSERT_TRUE(again.find_length());
+    EXPECT_TRUE(again.step());
+    EXPECT_EQ(another.occupancy()->workers[0].models[0].sequences, 2u);
+}
+
 // Opens, forks and closes from one thread until told to stop; what it knows to be open is in `sequences`.
 struct Churn {
     explicit Churn(Client& client, const RegisteredModel& model, unsigned seed)

@@ -32,7 +32,7 @@ constexpr const char* kNobody = "unix:/nonexistent/kvgrid-fuzz";
 constexpr std::array kRequests{
     MessageType::status,        MessageType::register_model, MessageType::list_models,    MessageType::open_sequence,
     MessageType::fork_sequence, MessageType::close_sequence, MessageType::list_sequences, MessageType::register_worker,
-    MessageType::heartbeat,     MessageType::layer,
+    MessageType::heartbeat,     MessageType::layer,          MessageType::keep_sequence,  MessageType::give_up_prefix,
 };
 
 // In memory, where there is such a place.

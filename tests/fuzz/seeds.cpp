@@ -103,7 +103,7 @@ void write_messages(const Folder& folder) {
     using namespace worker;
     for (const OperationBody& body : std::initializer_list<OperationBody>{
              AddModel{ModelId{1}, small_spec(), {1, 2}, 1 << 20}, OpenSequence{SequenceId{1}, ModelId{1}, {100, 4}},
-             ForkSequence{SequenceId{1}, SequenceId{2}}, CloseSequence{SequenceId{1}},
+             ForkSequence{SequenceId{1}, SequenceId{2}, 64}, CloseSequence{SequenceId{1}},
              TruncateSequence{SequenceId{1}, 9}, SetWindow{SequenceId{1}, {64, 2}},
              BeginStep{StepId{4}, ModelId{1}, StepKind::write, {{SequenceId{1}, 7}}},
              RunLayer{{StepId{4}, StepId{5}}, 1}, CommitStep{StepId{4}}, AbortStep{StepId{4}},
@@ -233,11 +233,11 @@ std::string event(int kind, int connection, const std::string& message) {
            message;
 }
 std::string time_passes(int tenths) {
-    return std::string{'\x0b', static_cast<char>(tenths)};
+    return std::string{'\x0d', static_cast<char>(tenths)};
 }
 
 void write_coordinator_events(const Folder& folder) {
-    enum { status, model, models, open, fork, close, sequences, worker, heartbeat, stray, lost };
+    enum { status, model, models, open, fork, close, sequences, worker, heartbeat, stray, keep, give_up, lost };
     const auto registered = [&](int number) {
         return event(worker, number, made<wire::RegisterWorkerRequest>([&](auto& request) {
                          request.set_incarnation(100 + number);
@@ -266,10 +266,16 @@ void write_coordinator_events(const Folder& folder) {
             event(models, 0, "") + event(open, 0, made<wire::OpenSequenceRequest>([](auto& request) {
                                              request.set_model(1);
                                              request.set_tenant("t");
+                                             request.add_prefix(std::string(32, 'p'));
                                          })) +
+            event(keep, 0, made<wire::KeepSequenceRequest>([](auto& request) {
+                      request.set_sequence(1);
+                      request.add_prefix(std::string(32, 'p'));
+                  })) +
+            event(give_up, 0, made<wire::GiveUpPrefixRequest>([](auto& request) { request.set_model(1); })) +
             event(sequences, 0, ""));
     folder.write("coordinator", "a_worker_that_goes",
-                 grid + std::string{'\x0a', '\x01'} + registered(1) + event(stray, 3, "") +
+                 grid + std::string{static_cast<char>(lost), '\x01'} + registered(1) + event(stray, 3, "") +
                      event(fork, 0, sequence(1)) + event(close, 0, sequence(1)));
 }
 

@@ -64,7 +64,7 @@ class Walk {
 
     void one() {
         if (reference_.sequences().empty()) return open();
-        switch (up_to(10)) {
+        switch (up_to(11)) {
             case 0:
                 return open();
             case 1:
@@ -81,6 +81,8 @@ class Walk {
                 return step(/*commit=*/false);
             case 7:
                 return rewrite();
+            case 8:
+                return fork_beginning();
             default:
                 return step(/*commit=*/true);
         }
@@ -97,6 +99,24 @@ class Walk {
         const SequenceId source = some_sequence(), target{++last_id_};
         ASSERT_TRUE(grid_.submit(worker::ForkSequence{source, target}).status.ok());
         reference_.fork(source, target);
+    }
+
+    // Refused where the source has a window of its own, or tokens that are gone would be seen again.
+    void fork_beginning() {
+        const SequenceId source = some_sequence();
+        const std::int64_t length = reference_.at(source).length;
+        if (length == 0) return;
+        const std::int64_t tokens = 1 + up_to(static_cast<int>(length) - 1);
+        const SequenceId target{++last_id_};
+        const auto result = grid_.submit(worker::ForkSequence{source, target, tokens});
+        if (result.status) {
+            EXPECT_FALSE(reference_.at(source).window.slides());
+            reference_.fork(source, target);
+            reference_.truncate(target, tokens);
+        } else {
+            EXPECT_EQ(result.status.error(), Errc::wrong_state);
+            EXPECT_TRUE(has_window(source));
+        }
     }
 
     // Refused exactly where tokens that are gone would be seen again; `gone_` says which those are.

@@ -136,6 +136,22 @@ TEST_F(Refusals, WhatLeftTheWindowCannotBeSeenAgain) {
         grid_.submit(worker::TruncateSequence{SequenceId{1}, 0}).status.ok());  // nothing is needed of what is gone
 }
 
+TEST_F(Refusals, OnlyTokensThatAreThereAndWhatOthersWouldComputeAreABeginning) {
+    const auto fork = [&](std::uint64_t target, std::int64_t tokens) {
+        const auto result = grid_.submit(worker::ForkSequence{SequenceId{1}, SequenceId{target}, tokens});
+        return result.status.ok() ? Errc{} : result.status.error().code;
+    };
+    EXPECT_EQ(run_step(grid_, reference_, kModel, spec_, {{SequenceId{1}, 100}}, StepKind::attend, random_), "");
+    EXPECT_EQ(fork(5, 101), Errc::invalid_argument);
+    EXPECT_EQ(fork(5, -1), Errc::invalid_argument);
+    EXPECT_EQ(fork(5, 64), Errc{});
+    EXPECT_EQ(grid_.submit(worker::InspectSequence{SequenceId{5}}).sequence.length, 64);
+    ASSERT_TRUE(grid_.submit(worker::SetWindow{SequenceId{1}, {200, 0}}).status.ok());
+    EXPECT_EQ(fork(6, 64), Errc::wrong_state) << "nothing has left its window, but it has one";
+    EXPECT_EQ(grid_.submit(worker::InspectSequence{SequenceId{6}}).status.error(), Errc::not_found);
+    EXPECT_EQ(grid_.violation(), "");
+}
+
 TEST_F(Refusals, AVanishedOwnersStepsAreAborted) {
     const std::uint64_t free = free_pages();
     const auto [mine, begun] = grid_.begin(begin({{SequenceId{1}, 100}}), /*owner=*/11);

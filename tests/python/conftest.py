@@ -70,6 +70,9 @@ def attach(model_grid):
     for each in made:
         each.detach()
     gc.collect()
+    for each in client.sequences():
+        if each.kept_tokens:
+            client.attach(each.id).close()
     used = [of.used_pages + of.reserved_pages for worker in client.occupancy().workers for of in worker.models]
     client.close()
     assert not any(used)

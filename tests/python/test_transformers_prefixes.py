@@ -1,6 +1,9 @@
 """A prompt that several requests share is computed once: later caches begin with a fork of a sequence that was kept, by content, within a
 tenant. What comes out is what a model computes that starts from nothing."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from tiny_models import draw_ids, generate, logits_of, tiny_model
@@ -125,3 +128,60 @@ def test_a_conversation_rendered_anew_goes_on_where_it_differs(attach):
     assert torch.equal(generate(model, asked(4), cache), own)
     with pytest.raises(kvgrid.InvalidArgument, match="must have one"):
         cache.match(draw_ids(2, 3))
+
+
+OTHER_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import kvgrid.transformers
+import torch
+from test_transformers_prefixes import asked
+from tiny_models import generate, tiny_model
+
+with kvgrid.connect(sys.argv[2]) as client, kvgrid.transformers.attach(tiny_model("llama"), client, name="llama") as attached:
+    with attached.cache(asked(3)) as cache:
+        print(cache.get_seq_length(), *generate(attached.model, asked(3), cache)[0].tolist())
+"""
+
+
+def test_another_process_begins_with_what_this_one_keeps(attach, model_grid):
+    own = generate(tiny_model("llama"), asked(3))
+    attached = attach(tiny_model("llama"), "llama")
+    with attached.cache() as cache:
+        generate(attached.model, asked(2), cache)
+        cache.keep()
+    folder = __file__.rpartition("/")[0]
+    done = subprocess.run([sys.executable, "-c", OTHER_PROCESS, folder, model_grid.endpoint], capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    length, *tokens = map(int, done.stdout.split())
+    assert (length, tokens) == (128, own[0].tolist())
+
+
+def test_what_the_cluster_keeps_outlives_the_attachment(model, attach):
+    """Windows: what the cluster keeps has all that its pages' next token sees, or is not kept."""
+    own = generate(model, asked(3))
+    attached = attach(model, model.family)
+    with attached.cache() as cache:
+        attached.prefill(cache, asked(2)[:, :131])
+        cache.keep()
+    attached.detach()
+    again = attach(model, model.family)
+    with again.cache(asked(3)) as cache:
+        assert cache.get_seq_length() == 128
+
+        assert torch.equal(generate(model, asked(3), cache), own)
+
+
+def test_another_model_of_the_same_name_does_not_find_it(attach):
+    attached = attach(tiny_model("llama"), "llama")
+    with attached.cache() as cache:
+        logits_of(attached.model, PROMPT, cache)
+        cache.keep()
+    attached.detach()
+    other = tiny_model("llama")
+    with torch.no_grad():
+        other.model.layers[0].self_attn.k_proj.weight.mul_(1.01)
+
+    assert attach(other, "llama").cache(PROMPT).get_seq_length() == 0
+    assert attach(tiny_model("llama"), "llama").cache(PROMPT).get_seq_length() == 128

@@ -17,7 +17,8 @@ nlohmann::json as_json(const ListedSequence& sequence) {
     return {{"sequence", sequence.id.value},
             {"model", sequence.model.value},
             {"tenant", sequence.tenant},
-            {"parent", sequence.parent.value}};
+            {"parent", sequence.parent.value},
+            {"kept_tokens", sequence.kept_tokens}};
 }
 
 nlohmann::json as_json(SequenceId id, const SequenceInfo& info) {
@@ -32,14 +33,15 @@ nlohmann::json as_json(SequenceId id, const SequenceInfo& info) {
 
 // Page by page, each printed as it comes: there may be many.
 ExitCode list_text(const ClusterCommand& command, Client& client, const ListOptions& options) {
-    fmt::print("{:>10}  {:>6}  {:<20}  {}\n", "SEQUENCE", "MODEL", "TENANT", "FORKED FROM");
+    fmt::print("{:>10}  {:>6}  {:<20}  {:>11}  {}\n", "SEQUENCE", "MODEL", "TENANT", "FORKED FROM", "KEPT FOR");
     int left = options.limit;
     for (SequencePageOptions next{.model = {options.model}, .after = {options.after}, .limit = left};;) {
         const auto page = client.list_sequences(next);
         if (!page) return command.fail(page.error());
         for (const ListedSequence& each : page->sequences) {
-            fmt::print("{:>10}  {:>6}  {:<20}  {}\n", each.id.value, each.model.value, each.tenant,
-                       each.parent ? fmt::format("{}", each.parent.value) : "");
+            fmt::print("{:>10}  {:>6}  {:<20}  {:>11}  {}\n", each.id.value, each.model.value, each.tenant,
+                       each.parent ? fmt::format("{}", each.parent.value) : "",
+                       each.kept_tokens > 0 ? fmt::format("{} tokens", each.kept_tokens) : "");
         }
         left -= static_cast<int>(page->sequences.size());
         if (!page->more || page->sequences.empty()) return ExitCode::done;

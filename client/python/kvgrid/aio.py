@@ -102,6 +102,13 @@ class AsyncSequence:
     async def fork(self) -> AsyncSequence:
         return AsyncSequence(await self._calls(self._sequence.fork), self._calls)
 
+    @property
+    def prefix_length(self) -> int:
+        return self._sequence.prefix_length
+
+    async def keep(self, token_ids: Iterable[int], *, prefix_salt: bytes = b"") -> None:
+        await self._calls(lambda: self._sequence.keep(token_ids, prefix_salt=prefix_salt))
+
     async def truncate(self, length: int) -> None:
         await self._calls(self._sequence.truncate, length)
 
@@ -152,10 +159,24 @@ class AsyncModel:
         return await self._calls(lambda: self._model.gpu_tensors(tokens, gpu=gpu))
 
     async def open(
-        self, *, tenant: str = "default", expected_tokens: int = 0, window: int = 0, sinks: int = 0
+        self,
+        *,
+        tenant: str = "default",
+        expected_tokens: int = 0,
+        window: int = 0,
+        sinks: int = 0,
+        token_ids: Iterable[int] | None = None,
+        prefix_salt: bytes = b"",
     ) -> AsyncSequence:
         def opened() -> kvgrid.Sequence:
-            return self._model.open(tenant=tenant, expected_tokens=expected_tokens, window=window, sinks=sinks)
+            return self._model.open(
+                tenant=tenant,
+                expected_tokens=expected_tokens,
+                window=window,
+                sinks=sinks,
+                token_ids=token_ids,
+                prefix_salt=prefix_salt,
+            )
 
         return AsyncSequence(await self._calls(opened), self._calls)
 

@@ -73,7 +73,7 @@ class Client:
         parts    (sequence, number of new tokens), all of one model and each at most once; prefill chunks and decodes may go together
         kind     "attend": every layer is called, in order. "write": only the layers that own KV, with k and v; nothing is attended (import).
                  "iterate": layers are called in any order, and again: passes over a prompt where layers read a later layer's KV
-        Raises   NoRoom, and how many tokens would fit. Busy where another step holds one of the sequences
+        Raises   NoRoom, and how many tokens would fit without what the cluster only keeps (Sequence.keep). Busy where another step holds one of the sequences
         """
         parts = list(parts)
         native = self._native.begin([(sequence._native, tokens) for sequence, tokens in parts], kind)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvgrid import _native
 from kvgrid.model_spec import ModelSpec
+from kvgrid.prefix import page_names
 from kvgrid.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -47,14 +49,27 @@ class Model:
     def pool_bytes_per_worker(self) -> int:
         return self._native.pool_bytes_per_worker
 
-    def open(self, *, tenant: str = "default", expected_tokens: int = 0, window: int = 0, sinks: int = 0) -> Sequence:
-        """A new sequence, empty.
+    def open(
+        self,
+        *,
+        tenant: str = "default",
+        expected_tokens: int = 0,
+        window: int = 0,
+        sinks: int = 0,
+        token_ids: Iterable[int] | None = None,
+        prefix_salt: bytes = b"",
+    ) -> Sequence:
+        """A new sequence, empty; with `token_ids` it may begin with some of them.
 
         tenant            to whom it is accounted
         expected_tokens   0: not known; otherwise refused (NoRoom) if the grid could not hold them now
         window, sinks     0: the model's own; otherwise as Sequence.set_window
+        token_ids         of a prompt: the sequence begins with the first of them, whole pages of 64, that some sequence of the same tenant was
+                          kept for (Sequence.keep), in whichever process. Sequence.prefix_length says how many. The last one is always left to compute
+        prefix_salt       as it was kept with
         """
-        native = self._client._native.open(self._native, tenant, expected_tokens, window, sinks)
+        names = page_names(list(token_ids)[:-1], prefix_salt) if token_ids is not None else b""
+        native = self._client._native.open(self._native, tenant, expected_tokens, window, sinks, names)
         return Sequence(native, self._client)
 
     def gpu_tensors(self, tokens: int, *, gpu: int = 0) -> GpuTensors:

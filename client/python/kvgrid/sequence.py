@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kvgrid import _native
+from kvgrid.prefix import page_names
 from kvgrid.tensors import array_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,24 @@ class Sequence:
     def fork(self) -> Sequence:
         """A second sequence with the same tokens. Pages are shared until one of the two writes to them."""
         return Sequence(self._native.fork(), self._client)
+
+    @property
+    def prefix_length(self) -> int:
+        """The tokens that Model.open found kept, and that need not be computed."""
+        return self._native.prefix_length
+
+    def keep(self, token_ids: Iterable[int], *, prefix_salt: bytes = b"") -> None:
+        """Keeps its whole pages, of 64 tokens each, for those who open a sequence with the same token ids and tenant, in whichever process.
+
+        It is kept, as a fork, until others need its pages or its place; with less than a page, nothing is.
+
+        token_ids     of its first tokens
+        prefix_salt   what else K and V depend on: which weights and adapters, or what came as embeddings. Only those who say the same find it
+        Raises        Busy while a step is open. WrongState where tokens have left a window, or it has one of its own
+        """
+        names = page_names(token_ids, prefix_salt)
+        if names:
+            self._native.keep(names)
 
     def truncate(self, length: int) -> None:
         """Forgets all tokens from `length` on. Raises Busy while a step holds the sequence."""

@@ -118,7 +118,7 @@ TEST(StateDirectory, OfAnotherVersionIsLeftAloneWithExitCodeOne) {
     const auto directory = cli::TemporaryDirectory::make().value();
     const auto state = directory.path() / "state";
     std::filesystem::create_directory(state);
-    for (const int version : {2, 999, -1}) {
+    for (const int version : {1, 999, -1}) {
         set_schema_version(state / "catalogue.sqlite", version);
         const std::vector<char> before = bytes_of(state / "catalogue.sqlite");
 
@@ -126,7 +126,7 @@ TEST(StateDirectory, OfAnotherVersionIsLeftAloneWithExitCodeOne) {
 
         EXPECT_NE(ended.find("exit status 1"), std::string::npos) << ended;
         EXPECT_NE(
-            ended.find(fmt::format("has schema version {}, and this coordinator reads version 1: start the one that "
+            ended.find(fmt::format("has schema version {}, and this coordinator reads version 2: start the one that "
                                    "wrote it, or name another state directory",
                                    version)),
             std::string::npos)

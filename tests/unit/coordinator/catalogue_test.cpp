@@ -89,6 +89,38 @@ TEST_F(CatalogueTest, ASequenceIsThereAfterReopening) {
     EXPECT_FALSE(catalogue->sequence(parent.id)->confirmed);
 }
 
+TEST_F(CatalogueTest, ASequenceThatIsKeptIsThereWithItsNames) {
+    std::vector<PrefixHash> names(3);
+    names[1].fill(std::byte{0});
+    names[2].fill(std::byte{0xff});
+    const auto kept = catalogue->reserve_sequence({.model = ModelId{1}, .tenant = "t", .prefix = names}).value();
+    catalogue->reserve_sequence({.model = ModelId{1}, .tenant = "t"}).value();
+    reopen();
+
+    EXPECT_EQ(catalogue->sequence(kept.id)->prefix, names);
+    EXPECT_TRUE(catalogue->sequences()->at(1).prefix.empty());
+    damage([](Database& database) { ASSERT_TRUE(database.execute("UPDATE sequences SET prefix = x'1234'")); });
+    reopen();
+    EXPECT_EQ(catalogue->sequence(kept.id).error(), Errc::corrupt);
+}
+
+TEST_F(CatalogueTest, AKeptSequenceSharesPagesWithWhatItWasForkedFromAndWhatWasForkedFromIt) {
+    const auto reserve = [&](SequenceId parent, std::size_t pages) {
+        return catalogue
+            ->reserve_sequence(
+                {.model = ModelId{1}, .tenant = "t", .parent = parent, .prefix = std::vector<PrefixHash>(pages)})
+            ->id;
+    };
+    const auto source = reserve({}, 0), kept = reserve(source, 1), other = reserve(SequenceId{4711}, 2);
+    using Ids = std::set<SequenceId>;
+    EXPECT_EQ(catalogue->unshared_kept(ModelId{1}).value(), Ids{other});
+    ASSERT_TRUE(catalogue->erase_sequence(source));
+    EXPECT_EQ(catalogue->unshared_kept(ModelId{1}).value(), (Ids{kept, other}));
+    reserve(other, 0);
+    EXPECT_EQ(catalogue->unshared_kept(ModelId{1}).value(), Ids{kept});
+    EXPECT_TRUE(catalogue->unshared_kept(ModelId{2})->empty());
+}
+
 TEST_F(CatalogueTest, IdsAreNeverGivenTwice) {
     const auto worker = catalogue->take_worker_id().value();
     const auto model = catalogue->reserve_model(model_named("a"))->id;

@@ -40,6 +40,12 @@ class FakeLead {
         std::lock_guard lock(mutex_);
         change(held_);
     }
+    // What it says of its pages; nothing at first.
+    template <class Change>
+    void change_occupancy(Change change) {
+        std::lock_guard lock(mutex_);
+        change(occupancy_);
+    }
     wire::GridInventoryReply held() {
         std::lock_guard lock(mutex_);
         return held_;
@@ -94,6 +100,8 @@ class FakeLead {
         switch (frame.header.type) {
             case grid_inventory:
                 return responder.reply(grid_inventory_reply, comm::pack(held_));
+            case comm::MessageType::occupancy:
+                return responder.reply(occupancy_reply, comm::pack(occupancy_));
             case grid_add_model: {
                 const auto model = comm::unpack<wire::GridAddModel>(frame).value();
                 *held_.add_models() = model;
@@ -136,6 +144,7 @@ class FakeLead {
 
     std::mutex mutex_;
     wire::GridInventoryReply held_;
+    wire::OccupancyReply occupancy_;
     std::uint64_t generation_ = 0;
     std::condition_variable came_;
     std::map<comm::MessageType, Rule> rules_;

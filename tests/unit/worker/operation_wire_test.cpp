@@ -32,7 +32,7 @@ TEST(OperationWire, EveryKindComesBack) {
     const OperationBody bodies[] = {
         AddModel{ModelId{3}, small_spec(), {2, 1}, 12345},
         OpenSequence{SequenceId{4}, ModelId{3}, {10, 2}},
-        ForkSequence{SequenceId{4}, SequenceId{5}},
+        ForkSequence{SequenceId{4}, SequenceId{5}, 128},
         CloseSequence{SequenceId{4}},
         TruncateSequence{SequenceId{4}, 77},
         SetWindow{SequenceId{4}, {9, 1}},

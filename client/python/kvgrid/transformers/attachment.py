@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -13,11 +14,14 @@ from kvgrid.client import Client
 from kvgrid.errors import InvalidArgument, Unsupported
 from kvgrid.local_cluster import LocalCluster
 from kvgrid.model_spec import ModelSpec
+from kvgrid.prefix import PAGE_TOKENS
 from kvgrid.transformers import attention
 from kvgrid.transformers.cache import GridCache
 from kvgrid.transformers.forward import Forward
 from kvgrid.transformers.prefixes import Prefixes
+from kvgrid.transformers.row import Row
 from kvgrid.transformers.versions import CACHE_ARGUMENT, check_version
+from kvgrid.transformers.weights import fingerprint
 
 
 class Attachment:
@@ -65,14 +69,33 @@ class Attachment:
         """A new cache, to be passed as past_key_values; its sequences are opened by the first forward.
 
         token_ids   of one prompt, [tokens] or [1, tokens], a tensor or a list: the cache begins with what a kept sequence of the same
-                    tenant has of it (GridCache.keep), less the last token; get_seq_length() says how much that is
+                    tenant has of it (GridCache.keep), less the last token: one of this process, or one of the cluster where that has whole
+                    pages more; get_seq_length() says how much that is
         tenant      to whom its sequences are accounted; None: that of `attach`
         """
         cache = GridCache(self, self.tenant if tenant is None else tenant)
         self._caches.add(cache)
         if token_ids is not None:
-            cache._start_with(self.prefixes.fork_of(one_row_of(token_ids), cache.tenant))
+            cache._start_with(self._row_for(one_row_of(token_ids), cache.tenant))
         return cache
+
+    def _row_for(self, tokens: list[int], tenant: str) -> Row | None:
+        mine = self.prefixes.fork_of(tokens, tenant)
+        length = mine.length if mine else 0
+        if length >= (len(tokens) - 1) // PAGE_TOKENS * PAGE_TOKENS:
+            return mine
+        found = self.grid_model.open(tenant=tenant, token_ids=tokens, prefix_salt=self.prefix_salt)
+        if found.prefix_length <= length:
+            found.close()
+            return mine
+        if mine:
+            mine.close()
+        return Row(found, found.prefix_length, tokens[: found.prefix_length])
+
+    @cached_property
+    def prefix_salt(self) -> bytes:
+        """What the cluster keeps is found by attachments with the same: the same configuration and weights, as they are when it is first needed."""
+        return fingerprint(self.model)
 
     @torch.inference_mode()
     def prefill(
@@ -98,7 +121,8 @@ class Attachment:
             begin = end
 
     def detach(self) -> None:
-        """Closes its caches and kept sequences, and gives the model its own attention back. Again: nothing."""
+        """Closes its caches and the sequences that this process has kept, and gives the model its own attention back. What the cluster has kept
+        stays for others. Again: nothing."""
         if not self._hooks:
             return
         for hook in self._hooks:
@@ -135,7 +159,7 @@ def attach(
     name                    of the model in the cluster; None: the last part of its path, or its type. One name is one geometry
     tenant                  to whom its sequences are accounted
     pool_bytes_per_worker   0: all memory of each worker that no model has yet
-    prefixes_max            sequences that GridCache.keep keeps at most
+    prefixes_max            sequences that GridCache.keep keeps in this process at most
     Raises                  Unsupported: a configuration or a device that the grid does not serve, or a version of transformers. What
                             Client.register raises
     """

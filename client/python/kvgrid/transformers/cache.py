@@ -116,9 +116,11 @@ class GridCache(Cache):
         return [row.sequence for row in self._rows]
 
     def keep(self) -> None:
-        """Keeps its rows for later caches of the same tenant that begin with the same tokens (Attachment.cache). Pages are shared."""
+        """Keeps its rows for later caches of the same tenant that begin with the same tokens (Attachment.cache): in this process, and their whole
+        pages of 64 tokens in the cluster, for other processes with the same model. Pages are shared."""
         for row in self._rows:
             self.attachment.prefixes.keep(row, self.tenant)
+            row.keep(self.attachment.prefix_salt)
 
     def match(self, token_ids: Any) -> int:
         """Goes back to where `token_ids` differs from its tokens, or before the last one; returns how many tokens it has then.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import kvgrid
+from kvgrid.errors import WrongState
 
 
 class Row:
@@ -52,6 +55,12 @@ class Row:
         if mine[:count] == tokens[:count]:
             return count
         return next(place for place in range(count) if mine[place] != tokens[place])
+
+    def keep(self, salt: bytes) -> None:
+        """Keeps its whole pages in the cluster, if its tokens are known and none of them has left a window."""
+        if self.tokens:
+            with contextlib.suppress(WrongState):
+                self.sequence.keep(self.tokens, prefix_salt=salt)
 
     def close(self) -> None:
         self.sequence.close()
