@@ -5,7 +5,9 @@
 #   KVGRID_COMMIT        what a copy of the tree without its history is, here and while it is built
 #   KVGRID_MEASUREMENTS  where the table goes
 #
-#   PARTS                kernels, service, peers; default: all
+#   PARTS                kernels, service, peers, python; default: all
+#   PYTHON               one with kvgrid (of a wheel that was built with CUDA: ./dev python on a GPU host), torch and transformers; default:
+#                        build/python's, or python3. Part `python` is left out where it has not all of them
 #
 #   tools/gpu_bench.sh [BUILD_DIRECTORY]        default: build/release; ./dev bench gpu builds it first
 set -euo pipefail
@@ -18,7 +20,9 @@ cd "$root"
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
 commit=${KVGRID_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 name=$(tr 'A-Z ' 'a-z-' <<<"${device#NVIDIA }")
-parts=${PARTS:-kernels service peers}
+parts=${PARTS:-kernels service peers python}
+python=${PYTHON:-$root/build/python/bin/python}
+[[ -x $python ]] || python=python3
 what=gpu
 if [[ -n ${PARTS:-} ]]; then what=${PARTS// /-}; fi
 record=${KVGRID_MEASUREMENTS:-$root/docs/measurements}/$(date +%F)-${name%%-*}-$what.txt
@@ -61,6 +65,13 @@ watching_memory() {
         timeout "${PART_SECONDS:-240}" python3 tests/bench/cuda/gpu_peers.py --compile || true
         part python3 tests/bench/cuda/gpu_peers.py
         part python3 tests/bench/cuda/gpu_peers.py --chunks
+    fi
+    if has python && "$python" -c 'import kvgrid, torch, transformers' 2>/dev/null; then
+        part "$python" -m pytest -p no:cacheprovider -q tests/python/test_gpu_tensors.py tests/python/test_gpu_driver.py tests/python/test_docs.py
+        part "$python" tests/bench/gpu_layer_call_bench.py
+        part "$python" tests/bench/transformers_gpu_bench.py
+        part "$python" tests/bench/transformers_gpu_bench.py --dtype float16 --no-eager
+        for length in 5+507 512+512; do part "$python" client/examples/lckv.py --gpu --tinyllama --pool 4096 --length $length; done
     fi
 } 2>&1 | sed "s|$bin/||" | tee "$record"
 echo "kept in $record"

@@ -5,8 +5,7 @@ import re
 import subprocess
 import sys
 
-import pytest
-import torch
+from gpus import needs_gpu
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -27,7 +26,7 @@ def test_the_tutorial_runs(tmp_path):
     run(tmp_path / "tutorial.py", blocks(False))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of CUDA's here")
+@needs_gpu
 def test_its_part_for_gpus_runs(tmp_path):
     assert len(blocks(True)) == 1
     run(tmp_path / "tutorial.py", blocks(True))

@@ -1,5 +1,6 @@
 """Tensors on a GPU: a call with them gives the bits that the same call gives through the host's memory, wherever they lie, on whatever stream, from
-whatever thread; and the memory that is shared for them is freed. Of one GPU, which the worker and this process share; skipped without one."""
+whatever thread; and the memory that is shared for them is freed. Of one GPU, which the worker and this process share; skipped without one,
+and where the package's workers were built without CUDA."""
 
 import asyncio
 import concurrent.futures
@@ -7,6 +8,7 @@ import concurrent.futures
 import numpy
 import pytest
 import torch
+from gpus import needs_gpu
 from growing_context import GrowingContext, grow
 from tiny_models import draw_ids, generate, logits_of, ragged, tiny_model
 
@@ -14,15 +16,16 @@ import kvgrid
 import kvgrid.aio
 import kvgrid.transformers
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of CUDA's here")
+pytestmark = needs_gpu
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
-@pytest.fixture(scope="module", params=["gpu", "cpu"])
+@pytest.fixture(scope="module", params=["one on a gpu", "two on a gpu", "two on cpus"])
 def any_cluster(request):
     """Workers that reach this process's GPU memory, and such that do not."""
-    with kvgrid.local(workers=1, memory="256MiB", device=request.param) as started:
+    workers = 1 if request.param.startswith("one") else 2
+    with kvgrid.local(workers=workers, memory="256MiB", device="gpu" if "gpu" in request.param else "cpu") as started:
         yield started
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -51,3 +52,16 @@ def test_the_package_is_typed():
 def test_importing_it_imports_no_framework():
     program = "import sys, kvgrid, kvgrid.aio; sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_the_extension_exports_one_name():
+    """Others that are loaded later would be bound to its copies of what they bring themselves."""
+    if not shutil.which("nm"):
+        pytest.skip("nm is not installed")
+    said = subprocess.run(["nm", "-D", "--defined-only", kvgrid._native.__file__], check=True, capture_output=True, text=True).stdout
+    assert [line.split()[-1] for line in said.splitlines()] == ["PyInit__native"]
+
+
+@pytest.mark.parametrize("order", ["kvgrid, torch", "torch, kvgrid", "kvgrid, numpy, torch"])
+def test_it_can_be_imported_before_and_after_torch(order):
+    subprocess.run([sys.executable, "-c", f"import {order}; print(torch.ones(1), kvgrid.ModelSpec)"], check=True, timeout=120)
