@@ -36,6 +36,15 @@ def test_the_cache_without_the_attention(llama, attach):
         logits_of(llama, draw_ids(1, 5), cache)
 
 
+def test_a_version_that_calls_the_cache_otherwise(llama, attach, monkeypatch):
+    from transformers.cache_utils import Cache
+
+    monkeypatch.setattr(Cache, "get_mask_sizes", lambda self, query, layer_idx, block_table: (0, 0))
+    with pytest.raises(kvgrid.Unsupported, match="calls Cache.get_mask_sizes.self, query, layer_idx, block_table"):
+        attach(llama, "llama")
+    assert llama.config._attn_implementation == "eager"
+
+
 def test_an_attention_that_was_never_attached(llama):
     from kvgrid.transformers import attention
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from kvgrid.client import Client
 from kvgrid.errors import InvalidArgument, Unsupported
@@ -18,9 +19,10 @@ from kvgrid.prefix import PAGE_TOKENS
 from kvgrid.transformers import attention
 from kvgrid.transformers.cache import GridCache
 from kvgrid.transformers.forward import Forward
+from kvgrid.transformers.layers import GridLayer
 from kvgrid.transformers.prefixes import Prefixes
 from kvgrid.transformers.row import Row
-from kvgrid.transformers.versions import CACHE_ARGUMENT, check_version
+from kvgrid.transformers.versions import CACHE_ARGUMENT, check_signatures, check_version
 from kvgrid.transformers.weights import fingerprint
 
 
@@ -164,6 +166,8 @@ def attach(
                             Client.register raises
     """
     check_version()
+    check_signatures(GridCache, Cache)
+    check_signatures(GridLayer, CacheLayerMixin)
     if model.device.type not in ("cpu", "cuda"):
         raise Unsupported(f"the model is on {model.device}: must be on the CPU or on a GPU of CUDA's, from where tensors go to the grid")
     if getattr(model.config.get_text_config(), "_attn_implementation", None) == attention.NAME:
