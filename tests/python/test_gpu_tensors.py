@@ -21,11 +21,16 @@ pytestmark = needs_gpu
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
-@pytest.fixture(scope="module", params=["one on a gpu", "two on a gpu", "two on cpus"])
+@pytest.fixture(scope="module", params=["one on a GPU", "two on a GPU", "two on two GPUs", "two on CPUs"])
 def any_cluster(request):
     """Workers that reach this process's GPU memory, and such that do not."""
-    workers = 1 if request.param.startswith("one") else 2
-    with kvgrid.local(workers=workers, memory="256MiB", device="gpu" if "gpu" in request.param else "cpu") as started:
+    if request.param == "two on two GPUs":
+        if torch.cuda.device_count() < 2:
+            pytest.skip("one GPU here")
+        wish = {"processes": True, "device": "auto"}
+    else:
+        wish = {"device": "cpu" if "CPU" in request.param else "gpu"}
+    with kvgrid.local(workers=1 if request.param.startswith("one") else 2, memory="256MiB", **wish) as started:
         yield started
 
 
