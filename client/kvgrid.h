@@ -249,7 +249,7 @@ class Client {
     //
     //   Cost    nothing is copied where all workers reach the memory; else tensors go through the host's.
     //   Errors  unsupported: the lead is on another host, or reached over TCP; is on a CPU, or a GPU that cannot reach this one.
-    //           invalid_argument: the handle opens nothing, or the allocation is smaller.
+    //           invalid_argument: the handle opens nothing, the allocation is smaller, or there is no such number.
     Status share_device_memory(std::span<const std::byte, 64> ipc_handle, std::uint64_t bytes, int memory = 0);
     Status unshare_device_memory(int memory = 0);  // nothing of that number: done as well
 
@@ -343,7 +343,7 @@ class Step {
     // streams have finished writing q, k and v when it calls; o is complete when the call returns. Values are not checked: a NaN or infinity in
     // k or v is appended, whatever the model allows. After deadline_exceeded the memory may still be read and written, until it is let go.
     //
-    //   Errors  as layer; wrong_state: no memory is shared on this connection. invalid_argument: a tensor is not within the memory, does not begin at
+    //   Errors  as layer; wrong_state: no memory of that number is shared on this connection. invalid_argument: a tensor is not within the memory, does not begin at
     //           a multiple of 16, or would be overwritten by o. Whatever is refused has changed nothing.
     Status layer_on_device(int layer, const DeviceTensors& tensors);
 

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "comm/wire/messages.h"
 #include "coordinator/requests/new_sequence.h"
 #include "coordinator/requests/requests.h"
@@ -19,13 +17,8 @@ void keep_sequence(Coordinator& coordinator, const wire::KeepSequenceRequest& re
     auto prefix = prefix_from_wire(request.prefix());
     if (!prefix) return call->fail(prefix.error());
     if (prefix->empty()) return call->fail({Errc::invalid_argument, "prefix names no page: a page has 64 tokens"});
-    if (auto ready = coordinator.require_ready(); !ready) return call->fail(ready.error());
-    if (auto room = coordinator.abandoned().has_room(); !room) return call->fail(room.error());
-    auto source = coordinator.catalogue().sequence(SequenceId{request.sequence()});
+    const auto source = fork_source(coordinator, SequenceId{request.sequence()});
     if (!source) return call->fail(source.error());
-    if (!source->confirmed) {
-        return call->fail({Errc::not_found, fmt::format("sequence {} was never opened", source->id.value)});
-    }
     auto model = coordinator.catalogue().model(source->model);
     if (!model) return call->fail(model.error());
 

@@ -1,5 +1,7 @@
 #include "coordinator/requests/new_sequence.h"
 
+#include <fmt/format.h>
+
 #include "comm/wire/messages.h"
 #include "coordinator/requests/wire_form.h"
 
@@ -37,6 +39,16 @@ Made answer_with_sequence(const CallPtr& call) {
         if (!made) return call->fail(made.error());
         call->reply(comm::MessageType::sequence_reply, to_wire(*made));
     };
+}
+
+Result<SequenceRecord> fork_source(Coordinator& coordinator, SequenceId id) {
+    if (auto ready = coordinator.require_ready(); !ready) return ready.error();
+    if (auto room = coordinator.abandoned().has_room(); !room) return room.error();
+    auto source = coordinator.catalogue().sequence(id);
+    if (source && !source->confirmed) {
+        return {Errc::not_found, fmt::format("sequence {} was never opened", source->id.value)};
+    }
+    return source;
 }
 
 NewSequence forked(const Coordinator& coordinator, SequenceRecord reserved, std::int64_t tokens) {

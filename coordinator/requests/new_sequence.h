@@ -21,6 +21,9 @@ void make_in_grid(Coordinator& coordinator, NewSequence wanted, Deadline deadlin
 // Answers the call with the sequence, or the error.
 Made answer_with_sequence(const CallPtr& call);
 
+// A sequence that may be forked now, or why none may.
+Result<SequenceRecord> fork_source(Coordinator& coordinator, SequenceId id);
+
 // Of a reserved sequence, to be forked from its parent: from the first `tokens` of it, or all (0).
 NewSequence forked(const Coordinator& coordinator, SequenceRecord reserved, std::int64_t tokens);
 
